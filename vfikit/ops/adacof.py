@@ -50,8 +50,8 @@ def adacof(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, di
             )
         if tensor.device != input.device:
             raise ValueError(f"adacof: {name} is on {tensor.device}, expected {input.device} like input")
-    if (input.shape[2] + 2) * (input.shape[3] + 2) >= 2**31:
-        raise ValueError(f"adacof: input is {tuple(input.shape)}, expected fewer than 2**31 pixels a plane")
+    if (input.shape[2] + 2) * (input.shape[3] + 2) >= 2**29:
+        raise ValueError(f"adacof: input is {tuple(input.shape)}, expected fewer than 2**29 pixels a plane")
     return _forward(input, weight, offset_i, offset_j, dilation)
 
 

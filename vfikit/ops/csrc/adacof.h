@@ -33,14 +33,15 @@ struct alignas(64) Places {  // of a tile's pixels
     int32_t row[TILE], column[TILE];
 };
 
-VFIKIT_INLINE void locate(const Shape& s, int64_t start, int count, Places& places) {
+template <int SIZE>
+VFIKIT_INLINE void locate(const Shape& s, int64_t start, int count, int32_t* rows, int32_t* columns) {
     int32_t row = static_cast<int32_t>(start / s.out_width), column = static_cast<int32_t>(start % s.out_width);
     const int32_t width = static_cast<int32_t>(s.out_width);
-    for (int p = 0; p < TILE;) {  // beyond `count` too: whole vectors are computed
-        const int run = TILE - p < width - column ? TILE - p : width - column;
+    for (int p = 0; p < SIZE;) {  // beyond `count` too: whole vectors are computed
+        const int run = SIZE - p < width - column ? SIZE - p : width - column;
         for (int q = 0; q < run; ++q) {
-            places.row[p + q] = row;
-            places.column[p + q] = column + q;
+            rows[p + q] = row;
+            columns[p + q] = column + q;
         }
         p += run, column = 0, ++row;
         if (p >= count + 16) break;

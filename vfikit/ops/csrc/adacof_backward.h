@@ -138,7 +138,7 @@ VFIKIT_INLINE void backward_tile(const Job& job, int64_t start, int64_t end, con
     Quads quads;
     Parts parts;
     alignas(64) float grad[(TILE + 16) * GRAD<B>], dot[4][TILE];
-    locate(s, start, count, places);
+    locate<TILE>(s, start, count, places.row, places.column);
     memset(grad, 0, sizeof grad);
     for (int b = 0; b < B && job.first + b < s.channels; ++b) {
         const float* from = job.grad + (job.first + b) * s.pixels() + start;
@@ -201,7 +201,7 @@ inline void add_far(const Job& job, const uint8_t* left, int64_t top, int64_t bo
         for (int64_t start = area.start; start < area.end; start += TILE) {
             const int count = static_cast<int>(area.end - start < TILE ? area.end - start : TILE);
             const uint8_t* some = left + (start - area.start) / TILE * s.taps();
-            locate(s, start, count, places);
+            locate<TILE>(s, start, count, places.row, places.column);
             for (int64_t t = 0; t < s.taps(); ++t) {
                 if (!some[t]) continue;
                 prepare<16, false, true>(job, places, t, start, count, quads, &parts, 0, 0);

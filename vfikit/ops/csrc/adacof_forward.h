@@ -1,5 +1,6 @@
-// AdaCoF forward, float32. Pixels are taken in flat tiles, taps outermost within a tile, GROUP at a time: all F * F * 3
-// map streams together defeat the prefetcher, so the next group's are fetched by hand while this one's are used.
+// AdaCoF forward, float32. Memory bounds it, so the order of things is that of the caches: a chunk of pixels takes all its
+// taps while the part of the frame that they read stays in L1, and meanwhile the maps of the band after this one are
+// fetched into L2, tap group by tap group: all F * F * 3 map streams together would defeat the prefetcher.
 #pragma once
 
 #include "adacof.h"
@@ -7,85 +8,122 @@
 namespace vfikit {
 namespace adacof {
 
-constexpr int GROUP = 5;
+constexpr int CHUNK = 64;        // output pixels, flat
+constexpr int BAND = 8 * CHUNK;  // whose maps are fetched together
+constexpr int BANDS = 16;        // that one thread takes at once
+constexpr int GROUP = 5;         // taps
 
 // Running sums of a pixel: for few channels both neighbours of a row side by side, one load each.
 template <int B>
 constexpr int WIDTH = B == 1 ? 4 : (B <= 4 ? 8 : B);
 
-template <int B>
-VFIKIT_INLINE Vec<float, WIDTH<B>> read(const float* above, const float* below, Vec<float, 4> f,
-                                       Vec<float, WIDTH<B>> sum) {
-    typedef Vec<float, WIDTH<B>> V;
-    if constexpr (B == 1) {
-        return sum + V{above[0], above[1], below[0], below[1]} * f;
-    } else if constexpr (B == 3) {
-        sum += load<V>(above) * VFIKIT_SHUFFLE(8, f, f, 0, 0, 0, 1, 1, 1, 1, 1);
-        return sum + load<V>(below) * VFIKIT_SHUFFLE(8, f, f, 2, 2, 2, 3, 3, 3, 3, 3);
-    } else if constexpr (B == 4) {
-        sum += load<V>(above) * VFIKIT_SHUFFLE(8, f, f, 0, 0, 0, 0, 1, 1, 1, 1);
-        return sum + load<V>(below) * VFIKIT_SHUFFLE(8, f, f, 2, 2, 2, 2, 3, 3, 3, 3);
-    } else {
-        sum += load<V>(above) * f[0] + load<V>(above + B) * f[1];
-        return sum + load<V>(below) * f[2] + load<V>(below + B) * f[3];
+// In vectors no wider than a register, except where the two halves share a factor's vector.
+template <int BYTES, int B>
+constexpr int LANES = B >= 8 && BYTES / 4 < B ? BYTES / 4 : WIDTH<B>;
+template <int BYTES, int B>
+struct Sum {
+    Vec<float, LANES<BYTES, B>> part[WIDTH<B> / LANES<BYTES, B>];
+};
+
+// Pixels whose running sums are in registers together.
+template <int BYTES, int B>
+constexpr int PIXELS = BYTES == 64 ? 8 : (B >= 16 ? 2 : (BYTES == 32 && B < 8 ? 8 : 4));
+
+// Where one tap reads for a chunk: the packed upper left neighbour (its first float) and the four factors.
+struct alignas(64) Reads {
+    float above_left[CHUNK], above_right[CHUNK], below_left[CHUNK], below_right[CHUNK];
+    int32_t index[CHUNK];
+};
+
+template <int BYTES, int B, bool WHOLE>
+VFIKIT_INLINE void prepare_chunk(const Job& job, const int32_t* row, const int32_t* column, int64_t tap, int64_t start,
+                                 int count, Reads& reads) {
+    constexpr int N = BYTES / 4;
+    typedef Vec<float, N> V;
+    typedef Vec<int32_t, N> I;
+    const Shape& s = job.s;
+    const float* weight = job.weight + tap * s.pixels() + start;
+    const float* offset_i = job.offset_i + tap * s.pixels() + start;
+    const float* offset_j = job.offset_j + tap * s.pixels() + start;
+    const int64_t i = tap / s.kernel * s.dilation, j = tap % s.kernel * s.dilation;
+    const Axis<V, I, false> rows(s.height, s.out_height, i), columns(s.width, s.out_width, j);
+    const int32_t pitch = static_cast<int32_t>(s.pitch() * B), base = static_cast<int32_t>((i + 1) * pitch + (j + 1) * B);
+    for (int p = 0; p < count; p += N) {
+        const int left = WHOLE ? N : count - p;
+        V down, right;
+        const I y = rows.split(load_some<V>(offset_i + p, left), load<I>(row + p), down);
+        const I x = columns.split(load_some<V>(offset_j + p, left), load<I>(column + p), right);
+        const V w = load_some<V>(weight + p, left);
+        store(reads.index + p, y * pitch + x * B + base);
+        const V below = w * down, above = w - below, above_right = above * right, below_right = below * right;
+        store(reads.above_left + p, above - above_right), store(reads.above_right + p, above_right);
+        store(reads.below_left + p, below - below_right), store(reads.below_right + p, below_right);
     }
 }
 
-template <int BYTES, int B, int G>
-VFIKIT_INLINE void gather(const Job& job, const Quads* quads, int count, bool fresh, float* sum, int64_t next) {
-    constexpr int N = BYTES / 4;
-    typedef Vec<float, WIDTH<B>> V;
-    const int64_t row = job.s.pitch() * B, step = job.s.pixels();
-    const float *weight = job.weight + next, *offset_i = job.offset_i + next, *offset_j = job.offset_j + next;
-    const float* from[G];
-    for (int t = 0; t < G; ++t) from[t] = job.packed + quads[t].base * B;
-    for (int p = 0; p < count; p += N) {
-        if (p % 16 == 0)
-            for (int t = 0; t < G; ++t) {
-                __builtin_prefetch(weight + t * step + p);
-                __builtin_prefetch(offset_i + t * step + p);
-                __builtin_prefetch(offset_j + t * step + p);
-            }
-        for (int k = 0; k < N; k += 2) {  // two pixels at a time: their chains of additions overlap
-            const int pixel = p + k, quad = 4 * p + k % 4 * N + k / 4 * 4;
-            V a = fresh ? V{} : load<V>(sum + pixel * WIDTH<B>), b = fresh ? V{} : load<V>(sum + (pixel + 1) * WIDTH<B>);
-            for (int t = 0; t < G; ++t) {
-                int64_t both;
-                __builtin_memcpy(&both, quads[t].index + pixel, 8);
-                const float* above = from[t] + static_cast<int64_t>(static_cast<int32_t>(both)) * B;
-                const float* other = from[t] + (both >> 32) * B;
-                const float* f = quads[t].factor + quad;
-                a = read<B>(above, above + row, load<Vec<float, 4>>(f), a);
-                b = read<B>(other, other + row, load<Vec<float, 4>>(f + N), b);
-            }
-            store(sum + pixel * WIDTH<B>, a);
-            store(sum + (pixel + 1) * WIDTH<B>, b);
+// Pixel K of those from `reads` on.
+template <int K, int BYTES, int B>
+VFIKIT_INLINE void read(const float* above, int64_t row, const Reads& r, int p, Sum<BYTES, B>& sum) {
+    constexpr int L = LANES<BYTES, B>;
+    typedef Vec<float, L> V;
+    int64_t both;  // two indices a load
+    __builtin_memcpy(&both, r.index + p + K / 2 * 2, 8);
+    above += K % 2 ? both >> 32 : static_cast<int64_t>(static_cast<int32_t>(both));
+    const float* below = above + row;
+    if constexpr (B == 1) {
+        const V factors = {r.above_left[p + K], r.above_right[p + K], r.below_left[p + K], r.below_right[p + K]};
+        sum.part[0] += V{above[0], above[1], below[0], below[1]} * factors;
+    } else if constexpr (B <= 4) {
+        constexpr int N = PIXELS<BYTES, B>, left = K, right = N + K, middle = B == 3 ? right : left;
+        typedef Vec<float, N> P;
+        const P above_left = load<P>(r.above_left + p), above_right = load<P>(r.above_right + p);
+        const P below_left = load<P>(r.below_left + p), below_right = load<P>(r.below_right + p);
+        sum.part[0] += load<V>(above) * VFIKIT_SHUFFLE(8, above_left, above_right, left, left, left, middle, right, right, right, right);
+        sum.part[0] += load<V>(below) * VFIKIT_SHUFFLE(8, below_left, below_right, left, left, left, middle, right, right, right, right);
+    } else {
+        for (int i = 0; i < B / L; ++i) {
+            sum.part[i] += load<V>(above + i * L) * r.above_left[p + K] + load<V>(above + B + i * L) * r.above_right[p + K];
+            sum.part[i] += load<V>(below + i * L) * r.below_left[p + K] + load<V>(below + B + i * L) * r.below_right[p + K];
         }
     }
 }
 
-template <int BYTES, int B>
-VFIKIT_INLINE void forward_tile(const Job& job, int64_t start) {
-    const Shape& s = job.s;
-    const int count = static_cast<int>(s.pixels() - start < TILE ? s.pixels() - start : TILE);
-    Places places;
-    Quads quads[GROUP];
-    alignas(64) float sum[TILE * WIDTH<B>];
-    locate(s, start, count, places);
-    int64_t t = 0;
-    for (; t + GROUP <= s.taps(); t += GROUP) {
-        for (int g = 0; g < GROUP; ++g)
-            prepare<BYTES, true, false>(job, places, t + g, start, count, quads[g], nullptr, 0, 0);
-        const bool last = t + 2 * GROUP > s.taps();  // then on to the next tile
-        gather<BYTES, B, GROUP>(job, quads, count, t == 0, sum, last ? start + TILE : (t + GROUP) * s.pixels() + start);
+template <int BYTES, int B, int... K>
+VFIKIT_INLINE void read_all(const float* above, int64_t row, const Reads& reads, int p, Sum<BYTES, B>* sum,
+                            std::integer_sequence<int, K...>) {
+    (read<K, BYTES, B>(above, row, reads, p, sum[K]), ...);
+}
+
+// G taps of a chunk; `ahead` is where the maps to be fetched meanwhile begin.
+template <int BYTES, int B, int G, bool WHOLE>
+VFIKIT_INLINE void gather(const Job& job, const int32_t* row, const int32_t* column, int64_t tap, int64_t start,
+                          int count, int64_t ahead, float* sums) {
+    constexpr int N = PIXELS<BYTES, B>;
+    typedef Sum<BYTES, B> V;
+    const int64_t step = job.s.pixels(), below = job.s.pitch() * B;
+    Reads reads[G];
+    for (int g = 0; g < G; ++g) prepare_chunk<BYTES, B, WHOLE>(job, row, column, tap + g, start, count, reads[g]);
+    for (int p = 0; p < count; p += N) {
+        V sum[N];
+        for (int k = 0; k < N; ++k) sum[k] = tap == 0 ? V{} : load<V>(sums + (p + k) * WIDTH<B>);
+#pragma GCC unroll 1
+        for (int g = 0; g < G; ++g) {
+            if (p % 16 == 0) {
+                __builtin_prefetch(job.weight + ahead + g * step + p, 0, 2);
+                __builtin_prefetch(job.offset_i + ahead + g * step + p, 0, 2);
+                __builtin_prefetch(job.offset_j + ahead + g * step + p, 0, 2);
+            }
+            read_all<BYTES, B>(job.packed, below, reads[g], p, sum, std::make_integer_sequence<int, N>());
+        }
+        for (int k = 0; k < N; ++k) store(sums + (p + k) * WIDTH<B>, sum[k]);
     }
-    for (; t < s.taps(); ++t) {
-        prepare<BYTES, true, false>(job, places, t, start, count, quads[0], nullptr, 0, 0);
-        gather<BYTES, B, 1>(job, quads, count, t == 0, sum, (t + 1) * s.pixels() + start);
-    }
-    for (int b = 0; b < B && job.first + b < s.channels; ++b) {
-        float* to = job.output + (job.first + b) * s.pixels() + start;
-        const float* from = sum + b;
+}
+
+template <int B>
+VFIKIT_INLINE void finish(const Job& job, int64_t start, int count, const float* sums) {
+    for (int b = 0; b < B && job.first + b < job.s.channels; ++b) {
+        float* to = job.output + (job.first + b) * job.s.pixels() + start;
+        const float* from = sums + b;
         if constexpr (B == 1)
             for (int p = 0; p < count; ++p) to[p] = (from[4 * p] + from[4 * p + 1]) + (from[4 * p + 2] + from[4 * p + 3]);
         else if constexpr (B <= 4)
@@ -95,16 +133,38 @@ VFIKIT_INLINE void forward_tile(const Job& job, int64_t start) {
     }
 }
 
+template <int BYTES, int B>
+VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
+    const Shape& s = job.s;
+    alignas(64) float sums[CHUNK * WIDTH<B>];
+    alignas(64) int32_t row[CHUNK], column[CHUNK];
+    const int64_t end = start + BAND < s.pixels() ? start + BAND : s.pixels();
+    int64_t slot = 0;  // which part of the next band is fetched
+    for (int64_t at = start; at < end; at += CHUNK) {
+        const int count = static_cast<int>(end - at < CHUNK ? end - at : CHUNK);
+        locate<CHUNK>(s, at, count, row, column);
+        int64_t t = 0;
+        for (; t + GROUP <= s.taps(); t += GROUP, ++slot) {
+            const int64_t part = slot % (BAND / CHUNK) * CHUNK, group = slot / (BAND / CHUNK) * GROUP;
+            const int64_t ahead = group * s.pixels() + start + BAND + part;
+            if (count == CHUNK) gather<BYTES, B, GROUP, true>(job, row, column, t, at, CHUNK, ahead, sums);
+            else gather<BYTES, B, GROUP, false>(job, row, column, t, at, count, ahead, sums);
+        }
+        for (; t < s.taps(); ++t) gather<BYTES, B, 1, false>(job, row, column, t, at, count, t * s.pixels() + end, sums);
+        finish<B>(job, at, count, sums);
+    }
+}
+
 template <int BYTES>
-VFIKIT_INLINE void forward_1(const Job& job, int64_t start) { forward_tile<BYTES, 1>(job, start); }
+VFIKIT_INLINE void forward_1(const Job& job, int64_t start) { forward_band<BYTES, 1>(job, start); }
 template <int BYTES>
-VFIKIT_INLINE void forward_3(const Job& job, int64_t start) { forward_tile<BYTES, 3>(job, start); }
+VFIKIT_INLINE void forward_3(const Job& job, int64_t start) { forward_band<BYTES, 3>(job, start); }
 template <int BYTES>
-VFIKIT_INLINE void forward_4(const Job& job, int64_t start) { forward_tile<BYTES, 4>(job, start); }
+VFIKIT_INLINE void forward_4(const Job& job, int64_t start) { forward_band<BYTES, 4>(job, start); }
 template <int BYTES>
-VFIKIT_INLINE void forward_8(const Job& job, int64_t start) { forward_tile<BYTES, 8>(job, start); }
+VFIKIT_INLINE void forward_8(const Job& job, int64_t start) { forward_band<BYTES, 8>(job, start); }
 template <int BYTES>
-VFIKIT_INLINE void forward_16(const Job& job, int64_t start) { forward_tile<BYTES, 16>(job, start); }
+VFIKIT_INLINE void forward_16(const Job& job, int64_t start) { forward_band<BYTES, 16>(job, start); }
 
 VFIKIT_DISPATCH(forward_block_1, forward_1, (const Job& job, int64_t start), (job, start))
 VFIKIT_DISPATCH(forward_block_3, forward_3, (const Job& job, int64_t start), (job, start))
@@ -115,6 +175,7 @@ VFIKIT_DISPATCH(forward_block_16, forward_16, (const Job& job, int64_t start), (
 // How many channels to pack at once: all that is left, within 4.5 % of what the call reads and writes, and at least
 // four (which stays under 5 % from F = 5 on, three channels taking three).
 inline int64_t channels_at_once(const Shape& s, int64_t left, int64_t passes) {
+    if (s.packed() > (int64_t{1} << 27)) return left < 4 ? (left == 2 ? 3 : left) : 4;  // int32_t counts floats
     const double room = 0.045 * s.batch * passes * (3.0 * s.taps() + 2.0 * s.channels) * s.pixels() / s.packed();
     for (int64_t block : {1, 3, 4, 8, 16})
         if (left <= block && (block <= 4 || block <= room)) return block;
@@ -124,7 +185,7 @@ inline int64_t channels_at_once(const Shape& s, int64_t left, int64_t passes) {
 inline int forward(const Shape& s, const float* input, const float* weight, const float* offset_i,
                    const float* offset_j, float* output, int64_t threads) {
     const int64_t most = channels_at_once(s, s.channels, 1), maps = s.taps() * s.pixels();
-    const int64_t tiles = (s.pixels() + TILE - 1) / TILE, run = 4;
+    const int64_t bands = (s.pixels() + BAND - 1) / BAND;
     Scratch scratch(s.packed() * most * sizeof(float) + 64);
     float* packed = scratch.as<float>();
     if (!packed) return 1;
@@ -142,9 +203,9 @@ inline int forward(const Shape& s, const float* input, const float* weight, cons
             if (block == 4) pack<4>(s, frame, job.first, threads, packed);
             if (block == 8) pack<8>(s, frame, job.first, threads, packed), kernel = forward_block_8();
             if (block == 16) pack<16>(s, frame, job.first, threads, packed), kernel = forward_block_16();
-            parallel((tiles + run - 1) / run, threads, [&](int64_t item, int64_t) {
-                for (int64_t tile = item * run; tile < tiles && tile < (item + 1) * run; ++tile)
-                    kernel(job, tile * TILE);
+            parallel((bands + BANDS - 1) / BANDS, threads, [&](int64_t item, int64_t) {
+                for (int64_t band = item * BANDS; band < bands && band < (item + 1) * BANDS; ++band)
+                    kernel(job, band * BAND);
             });
         }
     }

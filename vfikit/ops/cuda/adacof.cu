@@ -5,7 +5,7 @@
 // The frame comes from the caches: a thread block is 32 x 8 pixels, whose taps lie close together.
 //
 // S is the type in memory, T that of the arithmetic: double for double, else float. B up to 4 is the number of channels
-// itself. A plane has fewer than 2^31 pixels (adacof.py sees to it); all larger products are 64 bits wide.
+// itself. A plane has fewer than 2^29 pixels (adacof.py sees to it); all larger products are 64 bits wide.
 // Any grid works: each kernel strides over tiles (x), channel blocks or tap rows (y) and the batch (z).
 #ifndef __CUDACC__
 #include "host.h"
