@@ -1,6 +1,6 @@
-// AdaCoF forward, float32. Memory bounds it, so the order of things is that of the caches: a chunk of pixels takes all its
-// taps while the part of the frame that they read stays in L1, and meanwhile the maps of the band after this one are
-// fetched into L2, tap group by tap group: all F * F * 3 map streams together would defeat the prefetcher.
+// AdaCoF forward, float32. Memory bounds it, so the order of things is that of the caches: a chunk of pixels takes all
+// its taps while the part of the frame that they read stays in L1, and meanwhile the maps of the band after this one
+// are fetched into L2, tap group by tap group: all F * F * 3 map streams together would defeat the prefetcher.
 #pragma once
 
 #include "adacof.h"
@@ -35,9 +35,17 @@ struct alignas(64) Reads {
     int32_t index[CHUNK];
 };
 
+// The two axes and the places of a chunk's pixels.
+template <int BYTES>
+struct Grid {
+    Axis<Vec<float, BYTES / 4>, Vec<int32_t, BYTES / 4>, false> rows, columns;
+    alignas(64) int32_t row[CHUNK], column[CHUNK];
+    explicit Grid(const Shape& s) : rows(s.height, s.out_height, 0), columns(s.width, s.out_width, 0) {}
+};
+
 template <int BYTES, int B, bool WHOLE>
-VFIKIT_INLINE void prepare_chunk(const Job& job, const int32_t* row, const int32_t* column, int64_t tap, int64_t start,
-                                 int count, Reads& reads) {
+VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count,
+                                 Reads& reads) {
     constexpr int N = BYTES / 4;
     typedef Vec<float, N> V;
     typedef Vec<int32_t, N> I;
@@ -45,16 +53,16 @@ VFIKIT_INLINE void prepare_chunk(const Job& job, const int32_t* row, const int32
     const float* weight = job.weight + tap * s.pixels() + start;
     const float* offset_i = job.offset_i + tap * s.pixels() + start;
     const float* offset_j = job.offset_j + tap * s.pixels() + start;
-    const int64_t i = tap / s.kernel * s.dilation, j = tap % s.kernel * s.dilation;
-    const Axis<V, I, false> rows(s.height, s.out_height, i), columns(s.width, s.out_width, j);
-    const int32_t pitch = static_cast<int32_t>(s.pitch() * B), base = static_cast<int32_t>((i + 1) * pitch + (j + 1) * B);
+    const int32_t i = static_cast<int32_t>(tap / s.kernel * s.dilation);
+    const int32_t j = static_cast<int32_t>(tap % s.kernel * s.dilation);
+    const int32_t pitch = static_cast<int32_t>(s.pitch() * B);
     for (int p = 0; p < count; p += N) {
         const int left = WHOLE ? N : count - p;
         V down, right;
-        const I y = rows.split(load_some<V>(offset_i + p, left), load<I>(row + p), down);
-        const I x = columns.split(load_some<V>(offset_j + p, left), load<I>(column + p), right);
+        const I y = grid.rows.split(load_some<V>(offset_i + p, left), load<I>(grid.row + p) + i, down);
+        const I x = grid.columns.split(load_some<V>(offset_j + p, left), load<I>(grid.column + p) + j, right);
         const V w = load_some<V>(weight + p, left);
-        store(reads.index + p, y * pitch + x * B + base);
+        store(reads.index + p, y * pitch + x * B);
         const V below = w * down, above = w - below, above_right = above * right, below_right = below * right;
         store(reads.above_left + p, above - above_right), store(reads.above_right + p, above_right);
         store(reads.below_left + p, below - below_right), store(reads.below_right + p, below_right);
@@ -63,46 +71,48 @@ VFIKIT_INLINE void prepare_chunk(const Job& job, const int32_t* row, const int32
 
 // Pixel K of those from `reads` on.
 template <int K, int BYTES, int B>
-VFIKIT_INLINE void read(const float* above, int64_t row, const Reads& r, int p, Sum<BYTES, B>& sum) {
+VFIKIT_INLINE void read(const float* above, const float* below, const Reads& r, int p, Sum<BYTES, B>& sum) {
     constexpr int L = LANES<BYTES, B>;
     typedef Vec<float, L> V;
     int64_t both;  // two indices a load
     __builtin_memcpy(&both, r.index + p + K / 2 * 2, 8);
-    above += K % 2 ? both >> 32 : static_cast<int64_t>(static_cast<int32_t>(both));
-    const float* below = above + row;
+    const int64_t index = K % 2 ? both >> 32 : static_cast<int64_t>(static_cast<int32_t>(both));
+    above += index, below += index;
     if constexpr (B == 1) {
         const V factors = {r.above_left[p + K], r.above_right[p + K], r.below_left[p + K], r.below_right[p + K]};
         sum.part[0] += V{above[0], above[1], below[0], below[1]} * factors;
     } else if constexpr (B <= 4) {
-        constexpr int N = PIXELS<BYTES, B>, left = K, right = N + K, middle = B == 3 ? right : left;
+        constexpr int N = PIXELS<BYTES, B>, x = K, z = N + K, y = B == 3 ? z : x;
         typedef Vec<float, N> P;
         const P above_left = load<P>(r.above_left + p), above_right = load<P>(r.above_right + p);
         const P below_left = load<P>(r.below_left + p), below_right = load<P>(r.below_right + p);
-        sum.part[0] += load<V>(above) * VFIKIT_SHUFFLE(8, above_left, above_right, left, left, left, middle, right, right, right, right);
-        sum.part[0] += load<V>(below) * VFIKIT_SHUFFLE(8, below_left, below_right, left, left, left, middle, right, right, right, right);
+        sum.part[0] += load<V>(above) * VFIKIT_SHUFFLE(8, above_left, above_right, x, x, x, y, z, z, z, z);
+        sum.part[0] += load<V>(below) * VFIKIT_SHUFFLE(8, below_left, below_right, x, x, x, y, z, z, z, z);
     } else {
         for (int i = 0; i < B / L; ++i) {
-            sum.part[i] += load<V>(above + i * L) * r.above_left[p + K] + load<V>(above + B + i * L) * r.above_right[p + K];
-            sum.part[i] += load<V>(below + i * L) * r.below_left[p + K] + load<V>(below + B + i * L) * r.below_right[p + K];
+            V& part = sum.part[i];
+            part += load<V>(above + i * L) * r.above_left[p + K] + load<V>(above + i * L + B) * r.above_right[p + K];
+            part += load<V>(below + i * L) * r.below_left[p + K] + load<V>(below + i * L + B) * r.below_right[p + K];
         }
     }
 }
 
 template <int BYTES, int B, int... K>
-VFIKIT_INLINE void read_all(const float* above, int64_t row, const Reads& reads, int p, Sum<BYTES, B>* sum,
+VFIKIT_INLINE void read_all(const float* above, const float* below, const Reads& reads, int p, Sum<BYTES, B>* sum,
                             std::integer_sequence<int, K...>) {
-    (read<K, BYTES, B>(above, row, reads, p, sum[K]), ...);
+    (read<K, BYTES, B>(above, below, reads, p, sum[K]), ...);
 }
 
 // G taps of a chunk; `ahead` is where the maps to be fetched meanwhile begin.
 template <int BYTES, int B, int G, bool WHOLE>
-VFIKIT_INLINE void gather(const Job& job, const int32_t* row, const int32_t* column, int64_t tap, int64_t start,
-                          int count, int64_t ahead, float* sums) {
+VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count, int64_t ahead,
+                          float* sums) {
     constexpr int N = PIXELS<BYTES, B>;
     typedef Sum<BYTES, B> V;
-    const int64_t step = job.s.pixels(), below = job.s.pitch() * B;
+    const int64_t step = job.s.pixels(), row = job.s.pitch() * B;
+    const float *above = job.packed + row + B, *below = above + row;  // pixels (0, 0) and (1, 0)
     Reads reads[G];
-    for (int g = 0; g < G; ++g) prepare_chunk<BYTES, B, WHOLE>(job, row, column, tap + g, start, count, reads[g]);
+    for (int g = 0; g < G; ++g) prepare_chunk<BYTES, B, WHOLE>(job, grid, tap + g, start, count, reads[g]);
     for (int p = 0; p < count; p += N) {
         V sum[N];
         for (int k = 0; k < N; ++k) sum[k] = tap == 0 ? V{} : load<V>(sums + (p + k) * WIDTH<B>);
@@ -113,7 +123,7 @@ VFIKIT_INLINE void gather(const Job& job, const int32_t* row, const int32_t* col
                 __builtin_prefetch(job.offset_i + ahead + g * step + p, 0, 2);
                 __builtin_prefetch(job.offset_j + ahead + g * step + p, 0, 2);
             }
-            read_all<BYTES, B>(job.packed, below, reads[g], p, sum, std::make_integer_sequence<int, N>());
+            read_all<BYTES, B>(above, below, reads[g], p, sum, std::make_integer_sequence<int, N>());
         }
         for (int k = 0; k < N; ++k) store(sums + (p + k) * WIDTH<B>, sum[k]);
     }
@@ -137,20 +147,20 @@ template <int BYTES, int B>
 VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
     const Shape& s = job.s;
     alignas(64) float sums[CHUNK * WIDTH<B>];
-    alignas(64) int32_t row[CHUNK], column[CHUNK];
+    Grid<BYTES> grid(s);
     const int64_t end = start + BAND < s.pixels() ? start + BAND : s.pixels();
     int64_t slot = 0;  // which part of the next band is fetched
     for (int64_t at = start; at < end; at += CHUNK) {
         const int count = static_cast<int>(end - at < CHUNK ? end - at : CHUNK);
-        locate<CHUNK>(s, at, count, row, column);
+        locate<CHUNK>(s, at, count, grid.row, grid.column);
         int64_t t = 0;
         for (; t + GROUP <= s.taps(); t += GROUP, ++slot) {
             const int64_t part = slot % (BAND / CHUNK) * CHUNK, group = slot / (BAND / CHUNK) * GROUP;
             const int64_t ahead = group * s.pixels() + start + BAND + part;
-            if (count == CHUNK) gather<BYTES, B, GROUP, true>(job, row, column, t, at, CHUNK, ahead, sums);
-            else gather<BYTES, B, GROUP, false>(job, row, column, t, at, count, ahead, sums);
+            if (count == CHUNK) gather<BYTES, B, GROUP, true>(job, grid, t, at, CHUNK, ahead, sums);
+            else gather<BYTES, B, GROUP, false>(job, grid, t, at, count, ahead, sums);
         }
-        for (; t < s.taps(); ++t) gather<BYTES, B, 1, false>(job, row, column, t, at, count, t * s.pixels() + end, sums);
+        for (; t < s.taps(); ++t) gather<BYTES, B, 1, false>(job, grid, t, at, count, t * s.pixels() + end, sums);
         finish<B>(job, at, count, sums);
     }
 }
