@@ -30,8 +30,9 @@ NAMES = [
     "obproxsg.trimmed",
     "vgg_loss.case",
     "frame_metrics.cdfi",
+    "ldmvfi.dsepconv_f3",
 ]
-NOT_OUTPUTS = ("in.", "gain", "meta", "float32.", "float64.grad", "out.published_grad")
+NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out.published_grad")
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -2,5 +2,6 @@
 
 from ._backends import backends
 from .adacof import AdaCoF, adacof
+from .dsepconv import DSepConv, dsepconv
 
-__all__ = ["AdaCoF", "adacof", "backends"]
+__all__ = ["AdaCoF", "DSepConv", "adacof", "backends", "dsepconv"]

@@ -1,8 +1,7 @@
 """AdaCoF sampling (arXiv:1907.10244): every output pixel is a weighted sum of F * F free bilinear taps."""
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from . import _cpu, _cuda
-
-_Launch = Callable[[str, Sequence[Tensor | None], Sequence[int]], None]
+from ._pixels import Launch, add, compute_type, read, stored_type
 
 
 def adacof(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, dilation: int = 1) -> Tensor:
@@ -57,11 +55,11 @@ def adacof(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, di
 
 def adacof_reference(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, dilation: int) -> Tensor:
     """The definition in plain differentiable torch, one tap at a time (memory does not grow with F * F)."""
-    compute = _compute_type(input, weight, offset_i, offset_j)
+    compute = compute_type(input, weight, offset_i, offset_j)
     flat = input.to(compute).flatten(2)
     output = flat.new_zeros(*input.shape[:2], *weight.shape[2:])
     for tap, positions, fy, fx in _taps(input, offset_i, offset_j, dilation, compute):
-        v00, v01, v10, v11 = (_read(flat, position) for position in positions)
+        v00, v01, v10, v11 = (read(flat, position) for position in positions)
         top, bottom = v00 * (1 - fx) + v01 * fx, v10 * (1 - fx) + v11 * fx
         output = output + weight[:, tap, None].to(compute) * (top * (1 - fy) + bottom * fy)
     return output.to(input.dtype)
@@ -77,12 +75,12 @@ def adacof_backward_reference(
     with_input: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the definition, written out: an op's own backward runs where autograd does not record."""
-    compute = _compute_type(input, weight, offset_i, offset_j)
+    compute = compute_type(input, weight, offset_i, offset_j)
     flat, grad = input.to(compute).flatten(2), grad.to(compute)
     to_input = torch.zeros_like(flat) if with_input else flat.new_empty(0)
     to_weight, to_i, to_j = (torch.empty_like(t, dtype=compute) for t in (weight, offset_i, offset_j))
     for tap, positions, fy, fx in _taps(input, offset_i, offset_j, dilation, compute):
-        v00, v01, v10, v11 = (_read(flat, position) for position in positions)
+        v00, v01, v10, v11 = (read(flat, position) for position in positions)
         top, bottom = v00 * (1 - fx) + v01 * fx, v10 * (1 - fx) + v11 * fx
         scaled = grad * weight[:, tap, None].to(compute)
         to_weight[:, tap] = (grad * (top * (1 - fy) + bottom * fy)).sum(1)
@@ -91,7 +89,7 @@ def adacof_backward_reference(
         if with_input:
             shares = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
             for position, share in zip(positions, shares):
-                _add(to_input, position, scaled * share)
+                add(to_input, position, scaled * share)
     to_input = to_input.unflatten(2, input.shape[2:]) if with_input else to_input
     return to_input.to(input.dtype), to_weight.to(weight.dtype), to_i.to(offset_i.dtype), to_j.to(offset_j.dtype)
 
@@ -117,26 +115,6 @@ def _taps(
         ys = [side.clamp(0, height - 1) * width for side in (y, y + 1)]
         xs = [side.clamp(0, width - 1) for side in (x, x + 1)]
         yield tap, [ys[0] + xs[0], ys[0] + xs[1], ys[1] + xs[0], ys[1] + xs[1]], fy, fx
-
-
-def _read(flat: Tensor, position: Tensor) -> Tensor:
-    """The pixels of ``flat`` (N, C, H' * W') at ``position`` (N, H, W): (N, C, H, W)."""
-    index = position.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
-    return flat.gather(2, index).unflatten(2, position.shape[1:])
-
-
-def _add(flat: Tensor, position: Tensor, values: Tensor) -> None:
-    """Adds ``values`` (N, C, H, W) to the pixels of ``flat`` (N, C, H' * W') at ``position`` (N, H, W)."""
-    if flat.is_cuda and torch.are_deterministic_algorithms_enabled():  # scatter_add_ has no fixed order there
-        items, channels = torch.arange(flat.shape[0]), torch.arange(flat.shape[1])
-        where = (items[:, None, None].to(flat.device), channels[:, None].to(flat.device), position.flatten(1)[:, None])
-        flat.index_put_(where, values.flatten(2), accumulate=True)
-    else:
-        flat.scatter_add_(2, position.flatten(1)[:, None].expand(-1, flat.shape[1], -1), values.flatten(2))
-
-
-def _compute_type(*tensors: Tensor) -> torch.dtype:
-    return functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
 
 
 @torch.library.custom_op("vfikit::adacof", mutates_args=())
@@ -193,14 +171,8 @@ def _backward_flops(
     return 2 * _flops(input_shape, weight_shape)
 
 
-def _stored_type(launch: _Launch, *tensors: Tensor) -> torch.dtype:
-    """What kernels read and write: the CUDA ones convert half types as they go, the CPU ones want them converted."""
-    alike = len({t.dtype for t in tensors}) == 1
-    return tensors[0].dtype if alike and launch is _cuda.launch else _compute_type(*tensors)
-
-
-def _native_forward(launch: _Launch, input: Tensor, *maps: Tensor, dilation: int) -> Tensor:
-    stored = _stored_type(launch, input, *maps)
+def _native_forward(launch: Launch, input: Tensor, *maps: Tensor, dilation: int) -> Tensor:
+    stored = stored_type(launch, input, *maps)
     tensors = [t.to(stored).contiguous() for t in (input, *maps)]
     output = tensors[0].new_empty(*input.shape[:2], *maps[0].shape[2:])
     sizes = (*input.shape, math.isqrt(maps[0].shape[1]), *output.shape[2:], dilation)
@@ -210,12 +182,12 @@ def _native_forward(launch: _Launch, input: Tensor, *maps: Tensor, dilation: int
 
 
 def _native_backward(
-    launch: _Launch, grad: Tensor, *inputs: Tensor, dilation: int, with_input: bool
+    launch: Launch, grad: Tensor, *inputs: Tensor, dilation: int, with_input: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    stored = _stored_type(launch, *inputs)
+    stored = stored_type(launch, *inputs)
     tensors = [t.to(stored).contiguous() for t in (grad, *inputs)]
     grads = [torch.empty_like(t) for t in tensors[2:]]
-    to_input = torch.zeros_like(tensors[1] if with_input else tensors[1].new_empty(0), dtype=_compute_type(*inputs))
+    to_input = torch.zeros_like(tensors[1] if with_input else tensors[1].new_empty(0), dtype=compute_type(*inputs))
     sizes = (*inputs[0].shape, math.isqrt(inputs[1].shape[1]), *grad.shape[2:], dilation)
     if grad.numel():
         launch("adacof_backward", (*tensors, to_input if with_input else None, *grads), sizes)
