@@ -4,15 +4,22 @@ from .compensate import Moments, compensate, input_moments, least_missed
 from .cost import Cost, conditions, costs, parameters
 from .coupling import Coupling, CouplingError, Group, Member, couple
 from .density import Density, density
+from .dhspg import DHSPG
 from .distill import distill, fade
+from .hesso import HESSO
+from .hspg import HSPG
 from .obproxsg import OBProxSG, lambda_for
 from .permutation import check_groups, unobserved
 from .plan import Plan, plan
 from .report import Measured, report, table
 from .resize import rebuild, resize, widths
 from .slicing import choose, magnitude, slice_channels, taylor
+from .units import Units, of_groups
 
 __all__ = [
+    "DHSPG",
+    "HESSO",
+    "HSPG",
     "Cost",
     "Coupling",
     "CouplingError",
@@ -23,6 +30,7 @@ __all__ = [
     "Moments",
     "OBProxSG",
     "Plan",
+    "Units",
     "check_groups",
     "choose",
     "compensate",
@@ -36,6 +44,7 @@ __all__ = [
     "lambda_for",
     "least_missed",
     "magnitude",
+    "of_groups",
     "parameters",
     "plan",
     "rebuild",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import adacof_net, adacof_op, dsepconv_op, frames, obproxsg
+from . import adacof_net, adacof_op, dsepconv_op, frames, groupsparse, obproxsg
 from .case import Case
 
 ADAPTERS: dict[str, Callable[[Case], None]] = {
@@ -14,5 +14,9 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "vgg_loss.case": frames.vgg_loss,
     "frame_metrics.cdfi": frames.metrics,
     "obproxsg": obproxsg.trajectory,
+    "groupsparse.hspg": groupsparse.hspg,
+    "groupsparse.dhspg": groupsparse.dhspg,
+    "groupsparse.hesso": groupsparse.hesso,
+    "groupsparse.importance": groupsparse.scores,
     "ldmvfi.dsepconv": dsepconv_op.op,
 }
