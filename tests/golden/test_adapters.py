@@ -31,6 +31,14 @@ NAMES = [
     "vgg_loss.case",
     "frame_metrics.cdfi",
     "ldmvfi.dsepconv_f3",
+    "ldmvfi.maxvit_self_w2",
+    "ldmvfi.maxca_cross",
+    "ldmvfi.maxca_transformer",
+    "ldmvfi.mbconv",
+    "ldmvfi.attention_variants",
+    "ldmvfi.blocks",
+    "ldmvfi.vector_quantizer",
+    "ldmvfi.heads",
 ]
 NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out.published_grad")
 ROOT = Path(__file__).parent.parent.parent

@@ -1,6 +1,40 @@
 """Reusable nn.Modules, without any paper's numbers."""
 
+from .attention import (
+    HeadAttention,
+    LinearAttention,
+    PixelAttention,
+    PositionedCrossAttention,
+    SpatialTransformer,
+    TokenAttention,
+)
 from .gridnet import GridNet
 from .kernel_estimator import KernelEstimator
+from .maxvit import MaxAttention, MaxCrossAttention, WindowAttention
+from .mbconv import MBConv, SqueezeExcite
+from .quantize import VectorQuantizer
+from .resnet import Downsample, ResnetBlock, TimeResBlock, TransposedUpsample, Upsample
+from .separable_synthesis import SeparableSynthesis
 
-__all__ = ["GridNet", "KernelEstimator"]
+__all__ = [
+    "Downsample",
+    "GridNet",
+    "HeadAttention",
+    "KernelEstimator",
+    "LinearAttention",
+    "MBConv",
+    "MaxAttention",
+    "MaxCrossAttention",
+    "PixelAttention",
+    "PositionedCrossAttention",
+    "ResnetBlock",
+    "SeparableSynthesis",
+    "SpatialTransformer",
+    "SqueezeExcite",
+    "TimeResBlock",
+    "TokenAttention",
+    "TransposedUpsample",
+    "Upsample",
+    "VectorQuantizer",
+    "WindowAttention",
+]

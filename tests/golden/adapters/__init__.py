@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import adacof_net, adacof_op, dsepconv_op, frames, groupsparse, obproxsg
+from . import adacof_net, adacof_op, dsepconv_op, frames, groupsparse, ldmvfi_layers, obproxsg
 from .case import Case
 
 ADAPTERS: dict[str, Callable[[Case], None]] = {
@@ -19,4 +19,12 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "groupsparse.hesso": groupsparse.hesso,
     "groupsparse.importance": groupsparse.scores,
     "ldmvfi.dsepconv": dsepconv_op.op,
+    "ldmvfi.maxvit_self": ldmvfi_layers.maxvit_self,
+    "ldmvfi.maxca_cross": ldmvfi_layers.maxca,
+    "ldmvfi.maxca_transformer": ldmvfi_layers.maxca,
+    "ldmvfi.mbconv": ldmvfi_layers.mbconv,
+    "ldmvfi.attention_variants": ldmvfi_layers.attention_variants,
+    "ldmvfi.blocks": ldmvfi_layers.blocks,
+    "ldmvfi.vector_quantizer": ldmvfi_layers.vector_quantizer,
+    "ldmvfi.heads": ldmvfi_layers.heads,
 }
