@@ -116,11 +116,6 @@ class Unknown(nn.Module):
         return self.b(torch.cumsum(self.a(x), dim=1))
 
 
-class Grouped(nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(conv(3, 8), conv(8, 8, groups=2), conv(8, 3))
-
-
 class Halved(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +140,6 @@ class Scaled(nn.Module):
     ("net", "reason"),
     [
         (Unknown, "cumsum"),
-        (Grouped, "2 groups"),
         (Halved, "a reshape that cuts the channels apart"),
         (Scaled, "joined with something that has no channels"),
     ],

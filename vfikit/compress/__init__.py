@@ -2,10 +2,11 @@
 
 from .compensate import Moments, compensate, input_moments, least_missed
 from .cost import Cost, conditions, costs, parameters
-from .coupling import Coupling, CouplingError, Group, Member, couple
+from .coupling import couple
 from .density import Density, density
 from .dhspg import DHSPG
 from .distill import distill, fade
+from .groups import Coupling, CouplingError, Group, Member
 from .hesso import HESSO
 from .hspg import HSPG
 from .obproxsg import OBProxSG, lambda_for

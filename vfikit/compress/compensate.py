@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from .coupling import Group
+from .groups import Group
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -1,88 +1,33 @@
 """Which channels of a network can only go together: groups of units, traced and checked on the network itself.
 
 The network runs once on ``meta``, every operation mapping the channels of its inputs to those of its output
-(``rules``). What has no rule keeps its channels, with the reason. Torch-Pruning's tracer takes an unknown operation for
-an element-wise one and cuts wrongly without a word; here nothing is cut that is not understood.
+(``rules``). What has no rule keeps its channels, with the reason. Then channels are cut, a unit of every group and
+several, and the smaller network runs on ``meta`` too: an operation that does not make what the rules say ends the
+groups that it touches. Torch-Pruning's tracer takes an unknown operation for an element-wise one and cuts wrongly
+without a word; here nothing is cut that is not understood.
 """
 
 import copy
+import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils import _pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .atoms import Atoms
-from .rules import CHANNEL_MAPS, Rule, rule_of
+from .folds import Sets
+from .groups import Coupling, CouplingError, Group, Member
+from .resize import LAYERS, SIZES
+from .slicing import slice_channels
+from .tracing import Comparer, Labeller, Misfit, Step, tensors_of
 
-RESIZABLE = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm)  # what ``resize`` knows
+__all__ = ["Coupling", "CouplingError", "Group", "Member", "couple"]
 
-
-class CouplingError(ValueError):
-    """A network that cannot be traced; the message names the module."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One axis of one tensor of the state dict: unit u owns its indices ``indices[u]``."""
-
-    tensor: str
-    axis: int
-    role: str  # "out": its module writes these channels; "in": it reads them; "norm": it scales them in place
-    indices: tuple[tuple[int, ...], ...]
-
-    @property
-    def module(self) -> str:
-        return self.tensor.rpartition(".")[0]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels of like kind. Each unit goes whole or stays; any units may go, but never all."""
-
-    members: tuple[Member, ...]
-
-    @property
-    def units(self) -> int:
-        return len(self.members[0].indices)
-
-    @property
-    def unit_size(self) -> int:
-        """Channels a unit, as its first writer counts them."""
-        return len(self.members[0].indices[0])
-
-    def modules(self, role: str) -> list[str]:
-        """Paths of the modules that stand to these channels in the role "in", "out" or "norm"."""
-        return list(dict.fromkeys(member.module for member in self.members if member.role == role))
-
-    def __str__(self) -> str:
-        writers, readers = (", ".join(self.modules(role)) for role in ("out", "in"))
-        return f"{self.units} units of {self.unit_size}: {writers} -> {readers}"
-
-
-@dataclass(frozen=True)
-class Coupling:
-    """``groups`` may be cut; ``kept`` says of axes (tensor, axis) that have channels in no group why not."""
-
-    groups: tuple[Group, ...]
-    kept: dict[tuple[str, int], str]
-
-    def without(self, modules: Sequence[str]) -> "Coupling":
-        """Without the groups that any of ``modules`` (paths, or prefixes of paths) takes part in."""
-
-        def named(member: Member) -> bool:
-            return any(f"{member.module}.".startswith(f"{prefix}.") for prefix in modules)
-
-        free = tuple(group for group in self.groups if not any(map(named, group.members)))
-        excluded = {(m.tensor, m.axis): "excluded" for g in self.groups for m in g.members if g not in free}
-        return Coupling(free, {**self.kept, **excluded})
+NEAR = 3  # an error in Python shows at the next operation or soon after it
 
 
 def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 60.0) -> Coupling:
@@ -90,121 +35,139 @@ def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 60.0) -> Co
 
     Only shapes and types of the tensors in ``inputs`` matter; the model is not touched. The channels of inputs and
     outputs stay. A model that does not run on ``meta``, or longer than ``seconds``, raises ``CouplingError``.
+
+    Attention is cut by whole heads. Its number is to be found in a ``heads`` or ``num_heads`` of the module, or follow
+    from the tensors (``view(n, -1, head_dim, ..)``); where the code has it otherwise, heads stay.
     """
+    until = time.monotonic() + seconds
     model = copy.deepcopy(model).to("meta").eval()
     inputs = _pytree.tree_map_only(Tensor, lambda x: x.to("meta"), tuple(inputs))
     atoms = Atoms()
     weights = _label_weights(model, atoms)
-    tracer = _Tracer(atoms, seconds)
-    with torch.no_grad(), _watched(model, tracer):
-        try:
-            with tracer:
-                output = model(*inputs)
-        except CouplingError:
-            raise
-        except Exception as error:
-            message = str(error).splitlines()[0] if str(error) else ""
-            raise CouplingError(
-                f"coupling: {tracer.place(type(model).__name__)} does not run without data "
-                f"({type(error).__name__}: {message}); give it a channel map in rules.CHANNEL_MAPS"
-            ) from error
+    tracer = Labeller(atoms, until)
+    try:
+        output = tracer.run(model, inputs)
+    except CouplingError:
+        raise
+    except Exception as error:
+        message = str(error).splitlines()[0] if str(error) else ""
+        raise CouplingError(
+            f"coupling: {tracer.place(type(model).__name__)} does not run without data "
+            f"({type(error).__name__}: {message}); give it a channel map in rules.CHANNEL_MAPS"
+        ) from error
     atoms.where = ""
-    atoms.fix_all((x for x in _pytree.tree_leaves(output) if isinstance(x, Tensor)), "an output of the network")
+    atoms.fix_all(tensors_of(output), "an output of the network")
     for name, tensor in weights.items():
         if id(tensor) not in tracer.used:
             for labels in atoms.of(tensor):
                 atoms.fix(labels, f"{name} takes no part in the forward pass")
-    return _group(model, atoms)
+    return _proved(model, inputs, atoms, tracer.steps, until)
 
 
-class _Tracer(TorchDispatchMode):
-    """Applies the rule of every operation that runs."""
-
-    def __init__(self, atoms: Atoms, seconds: float) -> None:
-        super().__init__()
-        self.atoms, self.seconds, self.until = atoms, seconds, time.monotonic() + seconds
-        self.used: set[int] = set()
-        self.stack: list[tuple[str, nn.Module]] = []
-        self.paused = False
-
-    def place(self, default: str) -> str:
-        if not self.stack:
-            return default
-        path, module = self.stack[-1]
-        return f"{path or type(module).__name__} ({type(module).__name__})"
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if time.monotonic() > self.until:
-            raise CouplingError(f"coupling: tracing took over {self.seconds:g} s; it was in {self.place('the model')}")
-        out = func(*args, **(kwargs or {}))
-        if not self.paused:
-            self.atoms.where = self.place("")
-            self.apply(rule_of(func), str(func), args, kwargs or {}, out)
-        return out
-
-    def apply(self, rule: Rule | None, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        tensors = [x for x in _pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        self.used.update(map(id, tensors))
-        if not any(labels is not None for x in tensors for labels in self.atoms.of(x)):
-            return
-        if rule is None or any(isinstance(x, Tensor) for x in _pytree.tree_leaves(kwargs)):
-            self.atoms.fix_all(tensors, f"{name}, which has no rule,")
-            return
-        rule(self.atoms, args, out)
+def _proved(model: nn.Module, inputs: Any, atoms: Atoms, steps: list[Step], until: float) -> Coupling:
+    """The groups without which fewer channels run as the rules say, at every operation."""
+    while True:
+        sets = atoms.settled()
+        coupling = _group(model, atoms, sets)
+        free = [group for group in coupling.groups if group.units > 1]
+        chance = random.Random(0)
+        for most in (1, 1 << 30):  # one unit of each group, several
+            gone = {group: chance.sample(range(group.units), _number(group, most, chance)) for group in free}
+            misfit = _misfit(model, inputs, atoms, sets, steps, gone, until)
+            if misfit is not None:
+                _refuse(atoms, sets, steps, gone, misfit)
+                break
+        else:
+            return coupling
 
 
-@contextmanager
-def _watched(model: nn.Module, tracer: _Tracer) -> Iterator[None]:
-    """Follows which module runs; those with a channel map run unseen, and the map is applied instead."""
-    handles = []
-    for path, module in model.named_modules():
+def _number(group: Group, most: int, chance: random.Random) -> int:
+    return 1 if most == 1 else chance.randint(1, group.units - 1)
 
-        def enter(module: nn.Module, args: Any, path: str = path) -> None:
-            tracer.stack.append((path, module))
-            if type(module) in CHANNEL_MAPS:
-                tracer.paused = True
 
-        def leave(module: nn.Module, args: Any, out: Any) -> None:
-            if type(module) in CHANNEL_MAPS:
-                tracer.paused = False
-                tracer.atoms.where = tracer.place("")
-                tracer.apply(CHANNEL_MAPS[type(module)], "", args, {}, out)
-            tracer.stack.pop()
-
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+def _misfit(
+    model: nn.Module,
+    inputs: Any,
+    atoms: Atoms,
+    sets: Sets,
+    steps: list[Step],
+    gone: dict[Group, list[int]],
+    until: float,
+) -> Misfit | None:
+    """Runs the network without the units ``gone``; what happens that should not."""
+    small = slice_channels(model, {g: [u for u in range(g.units) if u not in units] for g, units in gone.items()})
+    roots = {_root(atoms, sets, group, unit) for group, units in gone.items() for unit in units}
+    channels = {id(tensor) for _, _, tensor in _weights(small)}
+    comparer = Comparer(steps, sets, roots, channels, until)
     try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        comparer.run(small, inputs)
+    except CouplingError:
+        raise
+    except Misfit as misfit:
+        return misfit
+    except Exception as error:
+        return Misfit(comparer.done, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    return None
+
+
+def _root(atoms: Atoms, sets: Sets, group: Group, unit: int) -> int:
+    first = group.members[0]
+    return sets.find(atoms.atom(first.tensor, first.axis, first.indices[unit][0]))
+
+
+def _refuse(atoms: Atoms, sets: Sets, steps: list[Step], gone: dict[Group, list[int]], misfit: Misfit) -> None:
+    """Reads a reshape there another way, if there is one; else fixes the groups that the operation touches."""
+    for record in atoms.records:
+        banned, choice = atoms.banned.setdefault(record.key, set()), record.choice
+        if misfit.step <= record.operation < misfit.step + NEAR and choice is not None and choice not in banned:
+            banned.add(choice)
+            return
+    owner = {_root(atoms, sets, group, unit): group for group, units in gone.items() for unit in units}
+    blamed: set[Group] = set()
+    for step in reversed(steps[: misfit.step + 1]):
+        atoms_there = {atom for labels in step.touched() for atom in labels.tolist() if atom >= 0}
+        blamed = {owner[root] for root in {sets.find(atom) for atom in atoms_there} & owner.keys()}
+        if blamed:
+            break
+    where = steps[min(misfit.step, len(steps) - 1)].where if steps else ""
+    for group in blamed or gone:
+        for unit in range(group.units):
+            first = group.members[0]
+            atom = np.array([atoms.atom(first.tensor, first.axis, first.indices[unit][0])])
+            atoms.sets.fix(atom, f"{where} does not run with fewer ({misfit})")
+
+
+def _weights(model: nn.Module) -> list[tuple[str, nn.Module, Tensor]]:
+    """The tensors that ``resize`` can cut, by name, with their modules."""
+    return [
+        (f"{path}.{name}" if path else name, module, tensor)
+        for path, module in model.named_modules()
+        if isinstance(module, LAYERS)
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        if tensor.ndim > 0
+    ]
 
 
 def _label_weights(model: nn.Module, atoms: Atoms) -> dict[str, Tensor]:
     """New atoms for the tensors that ``resize`` can cut; all others have fixed sizes."""
     weights: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for path, module in model.named_modules():
-        if not isinstance(module, RESIZABLE):
+    for full, _, tensor in _weights(model):
+        labels = [atoms.new(full, axis, size) for axis, size in enumerate(tensor.shape)]
+        if id(tensor) in seen:
+            for own in labels:
+                atoms.fix(own, "a tensor that several modules share")
+            atoms.fix_all([tensor], "a tensor that several modules share")
             continue
-        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            if tensor.ndim == 0:
-                continue
-            full = f"{path}.{name}" if path else name
-            labels = [atoms.new(full, axis, size) for axis, size in enumerate(tensor.shape)]
-            if id(tensor) in seen:
-                for own in labels:
-                    atoms.fix(own, "a tensor that several modules share")
-                atoms.fix_all([tensor], "a tensor that several modules share")
-                continue
-            seen.add(id(tensor))
-            atoms.set(tensor, labels)
-            weights[full] = tensor
+        seen.add(id(tensor))
+        atoms.set(tensor, labels)
+        weights[full] = tensor
     return weights
 
 
-def _group(model: nn.Module, atoms: Atoms) -> Coupling:
+def _group(model: nn.Module, atoms: Atoms, sets: Sets) -> Coupling:
     """Units of the same members, in the same numbers, are of one group."""
-    units, kept = atoms.units()
+    units, kept = atoms.units(sets)
     alike: dict[tuple[tuple[str, int, int], ...], list[dict[tuple[str, int], list[int]]]] = {}
     for unit in units:
         places: dict[tuple[str, int], list[int]] = {}
@@ -218,14 +181,18 @@ def _group(model: nn.Module, atoms: Atoms) -> Coupling:
             Member(tensor, axis, _role(model, tensor, axis), tuple(tuple(unit[tensor, axis]) for unit in found))
             for tensor, axis in found[0]
         ]
-        members.sort(key=lambda member: ("out", "norm", "in").index(member.role))
-        groups.append(Group(tuple(members)))
+        members.sort(key=lambda member: ("out", "norm", "in", "size").index(member.role))
+        sizes = [member for member in members if member.role == "size"]
+        if len(sizes) < len(members):
+            groups.append(Group(tuple(members[: len(members) - len(sizes)]), tuple(sizes)))
     return Coupling(tuple(groups), kept)
 
 
 def _role(model: nn.Module, tensor: str, axis: int) -> str:
     path, _, name = tensor.rpartition(".")
     module = model.get_submodule(path)
+    if name in SIZES and not isinstance(module, LAYERS):
+        return "size"
     if not isinstance(module, _ConvNd | nn.Linear):
         return "norm"
     if name != "weight":

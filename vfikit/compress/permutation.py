@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree
 
-from .coupling import CouplingError, Group, Member
+from .groups import CouplingError, Group, Member
 
 
 def check_groups(

@@ -1,7 +1,7 @@
 """Layers' widths as data: read them off a model, give a model others, on any device ``meta`` included."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,13 +11,20 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 Model = TypeVar("Model", bound=nn.Module)
 Width = dict[str, int]
+# Integers that modules other than layers keep, under these names: how many heads, and how many channels go in or out.
+HEADS = ("heads", "num_heads", "n_heads", "nheads", "n_head", "nhead", "num_attention_heads")
+CHANNELS_IN = ("channels", "in_channels")
+CHANNELS_OUT = ("out_channels",)
+SIZES = (*HEADS, *CHANNELS_IN, *CHANNELS_OUT)
+LAYERS = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)  # what ``resize`` gives new tensors
 
 
 def widths(model: nn.Module) -> dict[str, Width]:
     """``{module path: {"in": .., "out": .., "groups": ..}}`` of every convolution, linear and norm layer: plain JSON.
 
-    ``groups`` stands where the layer has them. A norm's ``in`` and ``out`` are its channels; a layer norm over several
-    axes counts the last.
+    ``groups`` stands where the layer has them. A norm's (and a PReLU's) ``in`` and ``out`` are its channels; a layer
+    norm over several axes counts the last. Modules that keep their number of heads or channels as an integer
+    (``heads``, ``num_heads``, ``channels``, ``in_channels`` ...) stand with it: ``{"attention": {"heads": 4}}``.
     """
     found = {path: _width(module) for path, module in model.named_modules()}
     return {path: width for path, width in found.items() if width is not None}
@@ -36,14 +43,21 @@ def resize(model: Model, widths: Mapping[str, Width]) -> Model:
         current = None if module is None else _width(module)
         if current is None:
             raise ValueError(f"resize: {type(model).__name__} has no convolution, linear or norm layer {path!r}")
+        if not isinstance(module, LAYERS):
+            if width.keys() != current.keys() or min(width.values()) <= 0:
+                raise ValueError(f"resize: {path} cannot have {dict(width)}, expected like {current}")
+            continue
         groups = width.get("groups", 1)
         known = width.keys() == current.keys() and min(width.values()) > 0
         if not known or width["in"] % groups or width["out"] % groups:
             raise ValueError(f"resize: {path} cannot have {dict(width)}, expected like {current}, multiples of groups")
-        if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm) and width["in"] != width["out"]:
+        if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm | nn.PReLU) and width["in"] != width["out"]:
             raise ValueError(f"resize: {path} cannot have {dict(width)}, expected in and out equal")
     for path, width in widths.items():
-        if dict(width) != _width(modules[path]):
+        if not isinstance(modules[path], LAYERS):
+            for name, value in width.items():
+                setattr(modules[path], name, value)
+        elif dict(width) != _width(modules[path]):
             _set(modules[path], width["in"], width["out"], width.get("groups", 1))
     return model
 
@@ -75,7 +89,17 @@ def _width(module: nn.Module) -> Width | None:
             return {"in": module.num_features, "out": module.num_features}
         case nn.LayerNorm():
             return {"in": module.normalized_shape[-1], "out": module.normalized_shape[-1]}
-    return None
+        case nn.PReLU():
+            return {"in": module.num_parameters, "out": module.num_parameters}
+    return stored(module, SIZES) or None
+
+
+def stored(module: nn.Module, names: Sequence[str]) -> Width:
+    """The integers that ``module``, if it is no layer, keeps under any of these names."""
+    if isinstance(module, LAYERS):
+        return {}
+    own = vars(module)
+    return {name: own[name] for name in names if type(own.get(name)) is int and own[name] > 0}
 
 
 def set_sizes(module: nn.Module, width: Width) -> None:
@@ -91,6 +115,8 @@ def set_sizes(module: nn.Module, width: Width) -> None:
             module.num_features = width["out"]
         case nn.LayerNorm():
             module.normalized_shape = (*module.normalized_shape[:-1], width["out"])
+        case nn.PReLU():
+            module.num_parameters = width["out"]
 
 
 def _set(module: nn.Module, width_in: int, width_out: int, groups: int) -> None:

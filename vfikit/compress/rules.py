@@ -5,8 +5,6 @@ that reach it, so that nothing wrong is ever cut. ``CHANNEL_MAPS`` holds the sam
 has no channels to cut, or whose rearrangement only the Module knows. A new layer adds one line there.
 """
 
-from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import AdaCoF
-from .atoms import FIXED, Atoms, Labels
-
-Rule = Callable[[Atoms, tuple[Any, ...], Any], None]  # (atoms, arguments, output): joins, fixes, labels the output
+from .atoms import Atoms
+from .folds import Labels
+from .reshapes import IN_PLACE, RESHAPES, Rule, both
 
 
 def samples_first(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
@@ -52,17 +50,6 @@ def pointwise(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     atoms.set(out, result)
 
 
-def keep(atoms: Atoms, args: tuple[Any, ...], out: Any) -> None:
-    """Pooling, resizing, padding: axes stay what they are; one whose size changes has no channels."""
-    out = out[0] if isinstance(out, tuple) else out
-    result = atoms.of(args[0])
-    for axis, labels in enumerate(result):
-        if args[0].shape[axis] != out.shape[axis]:
-            atoms.fix(labels, "resized along the channels")
-            result[axis] = None
-    atoms.set(out, result)
-
-
 def convolution(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     x, weight, bias, *_, transposed, _, groups = args
     width, labels = atoms.of(x), atoms.of(weight)
@@ -75,9 +62,13 @@ def convolution(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
         atoms.fix(inputs, "one input channel a group")
         per_input = atoms.blocks(outputs, out.shape[1] // groups)
         atoms.join(width[1], per_input, "an input with fixed channels")
-    else:
-        for other in (width[1], inputs, outputs):
-            atoms.fix(other, f"a convolution of {groups} groups")
+    elif transposed:  # the weight has all inputs, and the outputs of one group
+        inputs = atoms.join(width[1], inputs, "an input with fixed channels")
+        atoms.evenly(inputs, groups)
+        outputs = None if outputs is None else np.tile(outputs, groups)
+    else:  # the weight has the inputs of one group, and all outputs
+        atoms.join(atoms.evenly(width[1], groups), inputs, "an input with fixed channels")
+        atoms.evenly(outputs, groups)
     if bias is not None:
         atoms.join(outputs, atoms.of(bias)[0], "a bias with fixed channels")
     atoms.set(out, [None, outputs, *[None] * (out.ndim - 2)])
@@ -94,7 +85,7 @@ def matmul(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
         atoms.join(left[-1], right[-2], "an input with fixed channels")
     result = [*left[:-1], right[-1]]
     if a.ndim == 3:
-        result[0] = _both(atoms, left[0], right[0])
+        result[0] = both(atoms, left[0], right[0])
     if len(args) == 3:
         result[-1] = atoms.join(right[-1], atoms.of(args[0])[-1], "a bias with fixed channels")
     atoms.set(out, result)
@@ -128,90 +119,6 @@ def layer_norm(atoms: Atoms, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> 
     atoms.set(out[0], labels)
 
 
-def cat(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
-    tensors, axis = args[0], (args[1] if len(args) > 1 else 0) % out.ndim
-    tensors = [x for x in tensors if x.ndim == out.ndim]
-    result = atoms.of(tensors[0])
-    for x in tensors[1:]:
-        for other, labels in enumerate(atoms.of(x)):
-            if other != axis:
-                result[other] = _both(atoms, result[other], labels)
-    parts = [atoms.of(x)[axis] for x in tensors]
-    if any(part is not None for part in parts):
-        pieces = [np.full(x.shape[axis], FIXED) if p is None else p for x, p in zip(tensors, parts)]
-        result[axis] = np.concatenate(pieces)
-    atoms.set(out, result)
-
-
-def split(atoms: Atoms, args: tuple[Any, ...], out: Sequence[Tensor]) -> None:
-    axis, first = (args[2] if len(args) > 2 else 0) % args[0].ndim, 0
-    for part in out:
-        labels = atoms.of(args[0])
-        chosen = labels[axis]
-        labels[axis] = None if chosen is None else chosen[first : first + part.shape[axis]]
-        first += part.shape[axis]
-        atoms.set(part, labels)
-
-
-def slice_(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
-    full: tuple[Any, ...] = (*args, *(0, None, None, 1)[len(args) - 1 :])
-    x, axis, start, stop, step = full
-    labels = atoms.of(x)
-    chosen = labels[axis % x.ndim]
-    labels[axis % x.ndim] = None if chosen is None else chosen[slice(start, stop, step)]
-    atoms.set(out, labels)
-
-
-def select(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
-    labels = atoms.of(args[0])
-    atoms.fix(labels.pop(args[1]), "an index into the channels")
-    atoms.set(out, labels)
-
-
-def permute(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
-    labels = atoms.of(args[0])
-    if len(args) == 3:  # transpose
-        order = list(range(len(labels)))
-        order[args[1]], order[args[2]] = order[args[2]], order[args[1]]
-    else:
-        order = args[1] if len(args) == 2 else list(range(len(labels)))[::-1]
-    atoms.set(out, [labels[axis] for axis in order])
-
-
-def view(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
-    """Axes that are cut apart or merged: a merged one repeats its channels; one cut apart is fixed."""
-    x, labels = args[0], atoms.of(args[0])
-    result: list[Labels | None] = [None] * out.ndim
-    i = j = 0
-    while i < x.ndim or j < out.ndim:
-        sources, targets = [i] if i < x.ndim else [], [j] if j < out.ndim else []
-        i, j = i + len(sources), j + len(targets)
-        while prod(x.shape[s] for s in sources) != prod(out.shape[t] for t in targets):
-            if prod(x.shape[s] for s in sources) < prod(out.shape[t] for t in targets):
-                sources, i = [*sources, i], i + 1
-            else:
-                targets, j = [*targets, j], j + 1
-        long = [s for s in sources if x.shape[s] > 1] or sources[:1]
-        wide = [t for t in targets if out.shape[t] > 1] or targets[:1]
-        for source in set(sources) - set(long):
-            atoms.fix(labels[source], "an axis of one channel that goes")
-        carriers = [s for s in long if labels[s] is not None]
-        if len(wide) == 1 and len(carriers) == 1:
-            before = prod(x.shape[s] for s in long if s < carriers[0])
-            after = prod(x.shape[s] for s in long if s > carriers[0])
-            channels = labels[carriers[0]]
-            assert channels is not None
-            result[wide[0]] = np.tile(np.repeat(channels, after), before)
-        else:
-            for source in carriers:
-                atoms.fix(labels[source], "a reshape that cuts the channels apart")
-    atoms.set(out, result)
-
-
-def expand(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
-    pointwise(atoms, (args[0], out), out)
-
-
 def reduce(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     """Sums, means, maxima and softmax over the axes named by the second argument, all where it names none."""
     x, labels = args[0], atoms.of(args[0])
@@ -225,50 +132,28 @@ def reduce(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     atoms.set(out, kept)
 
 
-def pixel_shuffle(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
+def gated(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
+    """glu: the first half times the sigmoid of the second."""
+    axis = (args[1] if len(args) > 1 else -1) % out.ndim
     labels = atoms.of(args[0])
-    labels[-3] = atoms.blocks(labels[-3], args[1] ** 2)
+    labels[axis] = atoms.evenly(labels[axis], 2)
     atoms.set(out, labels)
 
 
-def copy(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
-    """In place: only a whole tensor takes over labels, a part of one may be seen through its other views."""
-    if out._is_view() or tuple(args[0].shape) != tuple(args[1].shape):
-        atoms.fix_all(args[:2], "a copy into a part of a tensor")
-    else:
-        atoms.set(out, atoms.of(args[1]))
-
-
-def _both(atoms: Atoms, a: Labels | None, b: Labels | None) -> Labels | None:
-    return None if a is None and b is None else atoms.join(a, b, "joined with something that has no channels")
-
-
-_KEEPING = [
-    *("clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "constant_pad_nd", "_adaptive_avg_pool2d"),
-    *(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full", "rand", "randn")),
-    *(f"{kind}_pad{n}d" for n in (1, 2, 3) for kind in ("reflection", "replication")),
-    *(f"{kind}{n}d" for n in (1, 2, 3) for kind in ("avg_pool", "upsample_nearest")),
-    *("max_pool2d_with_indices", "max_pool3d_with_indices"),
-    *("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"),
-]
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_KEEPING, keep),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "prod", "_softmax", "_log_softmax"), reduce),
-    **dict.fromkeys(("view", "_unsafe_view", "unsqueeze", "squeeze", "reshape"), view),
-    **dict.fromkeys(("permute", "transpose", "t"), permute),
-    **dict.fromkeys(("split", "split_with_sizes"), split),
-    **dict.fromkeys(("mm", "addmm", "bmm"), matmul),
+    **RESHAPES,
+    **IN_PLACE,
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "prod"), reduce),
+    **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax"), reduce),
+    **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), matmul),
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), batch_norm),
+    **dict.fromkeys(("grid_sampler_2d", "grid_sampler_3d"), samples_first),
+    "linalg_vector_norm": lambda atoms, args, out: reduce(atoms, (args[0], *args[2:]), out),
     "_prelu_kernel": pointwise,
     "convolution": convolution,
     "native_group_norm": group_norm,
     "native_layer_norm": layer_norm,
-    "cat": cat,
-    "slice": slice_,
-    "select": select,
-    "expand": expand,
-    "pixel_shuffle": pixel_shuffle,
-    "copy_": copy,
+    "glu": gated,
 }
 
 

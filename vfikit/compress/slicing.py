@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from .coupling import Group
-from .resize import set_sizes, widths
+from .groups import Group
+from .resize import SIZES, set_sizes, widths
 
 Model = TypeVar("Model", bound=nn.Module)
 Importance = dict[Group, Tensor]  # a score a unit; the lowest go first
@@ -80,7 +80,7 @@ def slice_channels(model: Model, keep: Mapping[Group, Sequence[int]]) -> Model:
         if not units or not set(units) <= set(range(group.units)):
             raise ValueError(f"slice_channels: got units {list(units)} to keep of {group}, expected some of its own")
         for unit in set(range(group.units)) - set(units):
-            for member in group.members:
+            for member in (*group.members, *group.sizes):
                 removed.setdefault(member.tensor, {}).setdefault(member.axis, set()).update(member.indices[unit])
     model = copy.deepcopy(model)
     before = widths(model)
@@ -96,6 +96,10 @@ def slice_channels(model: Model, keep: Mapping[Group, Sequence[int]]) -> Model:
             setattr(module, name, tensor)
         if changed:
             _set_sizes(module, before[path])
+        for name in SIZES:
+            units = removed.get(f"{path}.{name}" if path else name, {}).get(0)
+            if units:
+                setattr(module, name, getattr(module, name) - len(units))
     return model
 
 
@@ -107,7 +111,7 @@ def _set_sizes(module: nn.Module, before: Mapping[str, int]) -> None:
     if isinstance(module, _ConvTransposeNd):
         set_sizes(module, {"in": shape[0], "out": shape[1] * groups, "groups": groups})
     elif isinstance(module, _ConvNd):
-        if groups > 1:  # depthwise: as many groups as inputs
+        if 1 < groups == before["in"]:  # depthwise: as many groups as inputs
             groups = shape[0] * groups // before["out"]
         set_sizes(module, {"in": shape[1] * groups, "out": shape[0], "groups": groups})
     elif isinstance(module, nn.Linear):

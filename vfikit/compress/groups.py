@@ -1,0 +1,68 @@
+"""Groups of channels that can only go together, as plain data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class CouplingError(ValueError):
+    """A network that cannot be traced; the message names the module."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one tensor of the state dict: unit u owns its indices ``indices[u]``."""
+
+    tensor: str
+    axis: int
+    role: str  # "out": its module writes these channels; "in": it reads them; "norm": it scales them in place
+    indices: tuple[tuple[int, ...], ...]
+
+    @property
+    def module(self) -> str:
+        return self.tensor.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels of like kind. Each unit goes whole or stays; any units may go, but never all.
+
+    ``sizes`` are integers that modules keep (``attention.heads``), as members of role "size": they fall with the units.
+    """
+
+    members: tuple[Member, ...]
+    sizes: tuple[Member, ...] = ()
+
+    @property
+    def units(self) -> int:
+        return len(self.members[0].indices)
+
+    @property
+    def unit_size(self) -> int:
+        """Channels a unit, as its first writer counts them."""
+        return len(self.members[0].indices[0])
+
+    def modules(self, role: str) -> list[str]:
+        """Paths of the modules that stand to these channels in the role "in", "out" or "norm"."""
+        return list(dict.fromkeys(member.module for member in self.members if member.role == role))
+
+    def __str__(self) -> str:
+        writers, readers = (", ".join(self.modules(role)) for role in ("out", "in"))
+        return f"{self.units} units of {self.unit_size}: {writers} -> {readers}"
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """``groups`` may be cut; ``kept`` says of axes (tensor, axis) that have channels in no group why not."""
+
+    groups: tuple[Group, ...]
+    kept: dict[tuple[str, int], str]
+
+    def without(self, modules: Sequence[str]) -> "Coupling":
+        """Without the groups that any of ``modules`` (paths, or prefixes of paths) takes part in."""
+
+        def named(member: Member) -> bool:
+            return any(f"{member.module}.".startswith(f"{prefix}.") for prefix in modules)
+
+        free = tuple(group for group in self.groups if not any(map(named, group.members)))
+        excluded = {(m.tensor, m.axis): "excluded" for g in self.groups for m in g.members if g not in free}
+        return Coupling(free, {**self.kept, **excluded})
