@@ -71,7 +71,7 @@ class UnitOptimizer(Optimizer):
     @property
     def sparsity(self) -> float:
         """Share of units that are all zero."""
-        return float(self.zero().float().mean()) if self.units.count else 0.0
+        return float(self.zero().double().mean()) if self.units.count else 0.0
 
     def gradients(self) -> list[Tensor]:
         """Of the parameters in units; zeros for those that have none."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .coupling import Group
+from .groups import Group
 
 Entry = tuple[str, int, Sequence[int]]  # (parameter, axis, indices along it)
 Unit = Sequence[Entry]
