@@ -10,7 +10,6 @@ Takes the weights that ship with vfikit where no checkpoint is given; where none
 import copy
 import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -43,18 +42,24 @@ class Config:
     """Folder for results; runs/compress/<time> where left out."""
     route: Literal["slice", "rebuild"] = "slice"
     """slice removes channels and keeps the other weights; rebuild trains a fresh net at the planned widths."""
-    rule: Literal["consumer", "sqrt-min", "sqrt-max"] = "consumer"
-    """How densities become widths."""
-    ratio: float = 8.0
-    """How many times fewer parameters."""
+    sparsifier: Literal["obproxsg", "hspg", "dhspg", "hesso"] = "obproxsg"
+    """What makes the weights sparse: single weights (obproxsg) or whole channels; these stay removed when slicing."""
+    rule: Literal["consumer", "sqrt-min", "sqrt-max", "latency"] = "consumer"
+    """How densities become widths; latency times the layers instead."""
+    ratio: float | None = None
+    """How many times fewer parameters, met within 2 %; 8 unless --macs or --latency is given."""
+    macs: float | None = None
+    """How many times fewer multiply-accumulates, met within 2 %."""
+    latency: float | None = None
+    """How many times less time, measured on --size, met within 2 % where the machine is that steady."""
     speed: float = 3.0
-    """How many times less work for convolutions, at least; 0 leaves it to the densities."""
+    """With --ratio, how many times less work for convolutions, at least; 0 leaves it to the densities."""
     round_to: int = 16
     """Widths that reach it are multiples of it: CPUs compute 16 channels at a time, GPUs 8 in half precision."""
     steps: int = 1000
     """Of fine-tuning."""
     sparsify_steps: int | None = None
-    """Of OBProxSG; a twentieth of --steps where left out."""
+    """Of sparsifying; a twentieth of --steps where left out, a quarter for whole channels."""
     train_steps: int = 600
     """Of training the full net first, only where there are no weights."""
     batch_size: int = 8
@@ -76,14 +81,14 @@ class Config:
     device: str = "cpu"
     """Where the networks run."""
 
+    @property
+    def parameters(self) -> float | None:
+        """The target for parameters, if that is the target."""
+        return 8.0 if (self.ratio, self.macs, self.latency) == (None, None, None) else self.ratio
 
-def lower_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast to bfloat16 where the hardware multiplies in it; elsewhere it would be slower than float32."""
-    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type in ("cuda", "cpu") and able)
-
-
-SPARSIFY_LR = 0.2  # plain gradient steps: far above the fine-tuning's Adamax
+    @property
+    def target(self) -> float:
+        return next(t for t in (self.parameters, self.macs, self.latency) if t is not None)
 
 
 def cosine(step: int, steps: int) -> float:  # rises over the first twentieth, then falls to 0
@@ -102,7 +107,7 @@ def fine_tune(
     for step, batch in enumerate(progress):
         optimizer.param_groups[0]["lr"] = config.lr * cosine(step, steps)
         share = compress.fade(config.teacher, step, 2 * steps // 3)
-        with lower_precision(device):
+        with recipe.lower_precision(device):
             loss = task.distilled(model, teacher, to(batch, device), share)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -116,22 +121,21 @@ def fine_tune(
     return average.requires_grad_(True)
 
 
-def sparsify(config: Config, task: ModuleType, model: nn.Module, data: Any, steps: int) -> nn.Module:
-    """A copy of ``model`` after OBProxSG: four fifths of the steps proximal, the rest in the orthant."""
+def sparsify(config: Config, task: ModuleType, model: nn.Module, groups: Any, data: Any, steps: int) -> nn.Module:
+    """A copy of ``model`` in which single weights, or whole units of ``groups``, are zero."""
     model = copy.deepcopy(model).train()
     device = next(model.parameters()).device
-    keep = config.ratio**-0.5
-    lambda_ = compress.lambda_for(model.parameters(), SPARSIFY_LR, steps, keep)
-    optimizer = compress.OBProxSG(model.parameters(), SPARSIFY_LR, lambda_, epochSize=max(1, steps // 5), Np=4)
+    optimizer = compress.sparsifier(config.sparsifier, model, groups, steps, keep=config.target**-0.5)
     batches = task.batches(data, config.batch_size, config.crop, config.seed, steps)
     for batch in (progress := tqdm(batches, desc="sparsify", total=steps)):
-        with lower_precision(device):
+        with recipe.lower_precision(device):
             loss = task.distilled(model, None, to(batch, device), 0.0)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        progress.set_postfix(phase=optimizer.phase, loss=f"{loss.item():.4f}")
+        zero = compress.zero_share(model, optimizer)
+        progress.set_postfix(zero=f"{zero:.1%}", loss=f"{loss.item():.4f}")
     return model.eval()
 
 
@@ -139,49 +143,48 @@ def shrink(
     config: Config, task: ModuleType, full: nn.Module, data: Any, inputs: Any
 ) -> tuple[nn.Module, compress.Density]:
     """Steps 1 to 4: the small net before fine-tuning, and the densities that its widths come from."""
-    print("1/6 sparsify: OBProxSG")
-    steps = max(1, config.steps // 20) if config.sparsify_steps is None else config.sparsify_steps
-    sparse = sparsify(config, task, full, data, steps) if steps else full
+    coupling = compress.couple(full, inputs)
+    sizes = [tuple(x[..., :height, :width] for x in inputs) for height, width in ((64, 96), (72, 40))]
+    change = compress.check_groups(full, coupling.groups, sizes)
+    print(f"{len(coupling.groups)} groups of channels; permuting them changes the output by {change:.0e}")
+    print(f"1/6 sparsify: {config.sparsifier}")
+    whole = config.sparsifier != "obproxsg"
+    steps = max(1, config.steps // (4 if whole else 20)) if config.sparsify_steps is None else config.sparsify_steps
+    sparse = sparsify(config, task, full, coupling.groups, data, steps) if steps else full
     print("2/6 density")
     densities = compress.density(sparse)
     print(densities.table())
     print("3/6 plan")
-    coupling = compress.couple(full, inputs)
-    sizes = [tuple(x[..., :height, :width] for x in inputs) for height, width in ((64, 96), (72, 40))]
-    change = compress.check_groups(full, coupling.groups, sizes)
-    print(
-        f"{len(coupling.groups)} groups of channels; permuting them changes the output by {change:.0e} of its largest"
-    )
     plan = compress.plan(
-        *(full, coupling, densities.layers, config.rule, config.ratio),
-        work_ratio=config.speed or None,
+        *(full, coupling, densities.layers, config.rule),
+        ratio=config.parameters,
+        work_ratio=(config.speed or None) if config.parameters else None,
         inputs=inputs,
         round_to=config.round_to,
+        macs_ratio=config.macs,
+        latency_ratio=config.latency,
     )
     print(plan.table())
+    if plan.missed:
+        print(plan.missed)
     print(f"4/6 resize: {config.route}, {plan.parameters:,} parameters")
     if config.route == "rebuild":
-        return in_layout(compress.rebuild(full, plan.widths)), densities
+        return recipe.in_layout(compress.rebuild(full, plan.widths)), densities
+    base = sparse if whole else full  # what died as a whole is removed without a trace
     batches = task.batches(data, config.batch_size, config.crop, config.seed, 8)
-    moments = compress.input_moments(full, (task.inputs(to(batch, config.device)) for batch in batches))
-    keep = compress.least_missed(full, coupling.groups, plan.counts, moments)
-    return in_layout(compress.slice_channels(compress.compensate(full, keep, moments), keep)), densities
+    moments = compress.input_moments(base, (task.inputs(to(batch, config.device)) for batch in batches))
+    keep = compress.least_missed(base, coupling.groups, plan.counts, moments)
+    return recipe.in_layout(compress.slice_channels(compress.compensate(base, keep, moments), keep)), densities
 
 
 def measure(
     config: Config, task: ModuleType, models: list[nn.Module], inputs: Any, test: Any
 ) -> list[compress.Measured]:
     """Cost, measured in turn, and quality on the held-out data."""
-    models = [in_layout(model) for model in models]
+    models = [recipe.in_layout(model) for model in models]
     found = [task.quality(model, test, config.limit or None) for model in models]
     pairs = zip(compress.costs(models, inputs), found, strict=True)
     return [compress.Measured(cost, quality.psnr, quality.ssim) for cost, quality in pairs]
-
-
-def in_layout(model: Any) -> Any:
-    """On a CPU, convolutions want their weights channels-last: else they are copied at every call."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return model.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
 
 
 def to(batch: Triplet, device: torch.device | str) -> Triplet:
@@ -193,9 +196,9 @@ def starting_point(config: Config, task: ModuleType, data: Any) -> tuple[nn.Modu
     given = config.checkpoint or checkpoints.shipped(config.model, config.preset)
     if given is not None:
         model = recipe.load_model(config.model, config.preset, given, config.device)
-        return in_layout(model), str(given)
+        return recipe.in_layout(model), str(given)
     print(f"no shipped weights: training the full net for {config.train_steps} steps first")
-    model = in_layout(build(config.model, config.preset).to(config.device))
+    model = recipe.in_layout(build(config.model, config.preset).to(config.device))
     return fine_tune(config, task, model, None, data, config.train_steps), f"{config.train_steps} steps from scratch"
 
 
@@ -203,9 +206,11 @@ def check(config: Config) -> ModuleType:
     """What can be seen to be wrong before anything is done."""
     recipe.check_device(config.device)
     recipe.build_on_meta(config.model, config.preset)
-    for name in ("ratio", "steps", "train_steps", "batch_size", "crop", "lr", "round_to", "pool"):
-        if getattr(config, name) <= 0:
+    for name in ("ratio", "macs", "latency", "steps", "train_steps", "batch_size", "crop", "lr", "round_to", "pool"):
+        if (value := getattr(config, name)) is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected more than 0")
+    if sum(target is not None for target in (config.ratio, config.macs, config.latency)) > 1:
+        raise InputError("got several of --ratio, --macs and --latency, expected one target")
     if config.checkpoint is not None and not config.checkpoint.exists():
         raise InputError(f"{config.checkpoint}: no such file")
     return TASKS[config.model]
@@ -232,7 +237,7 @@ def main(config: Config) -> None:
     path = folder / "compressed.safetensors"
     checkpoints.save(small, path, compressed_from=source, route=config.route, seed=config.seed)
     before, after = measure(config, task, [full, checkpoints.load(path, config.device)], inputs, test)
-    facts = {name: getattr(config, name) for name in ("model", "preset", "route", "rule", "data", "seed")}
+    facts = {name: getattr(config, name) for name in ("model", "preset", "route", "sparsifier", "rule", "data", "seed")}
     facts |= {"start": source, "checkpoint": str(path), "measured": compress.conditions(inputs)}
     facts |= {"psnr_before_fine_tuning": raw, "seconds": round(time.monotonic() - began)}
     compress.report(folder, facts, before, after, densities, compress.widths(full), compress.widths(small))

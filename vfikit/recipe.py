@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,3 +106,15 @@ def check_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device}: {str(error).splitlines()[0]}") from error
+
+
+def lower_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast to bfloat16 where the hardware multiplies in it; elsewhere it would be slower than float32."""
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type in ("cuda", "cpu") and able)
+
+
+def in_layout(model: Any) -> Any:
+    """On a CPU, convolutions want their weights channels-last: else they are copied at every call."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return model.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)

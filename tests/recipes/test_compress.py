@@ -91,3 +91,22 @@ def test_a_ratio_out_of_reach_leaves_no_results(run, tmp_path, weights):
     assert code == 2
     assert "the floors leave" in err.splitlines()[-1]
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("hspg", "dhspg")]
+
+
+@pytest.mark.parametrize("sparsifier", ["hesso", *SLOW])
+def test_whole_channels_to_a_target_of_macs(run, tmp_path, weights, sparsifier):
+    more = ("--sparsifier", sparsifier, "--macs", 3, "--out", tmp_path / "out")
+    code, out, err = run("--checkpoint", weights, *more, *TINY)
+    assert code == 0, err
+    assert f"1/6 sparsify: {sparsifier}" in out
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert abs(content["before"]["macs"] / content["after"]["macs"] / 3 - 1) <= 0.02
+
+
+def test_one_target(run, tmp_path, weights):
+    code, _, err = run("--checkpoint", weights, "--macs", 3, "--ratio", 2, "--out", tmp_path / "out", *TINY)
+    assert code == 2
+    assert "got several of --ratio, --macs and --latency, expected one target" in err

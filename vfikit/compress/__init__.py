@@ -15,6 +15,7 @@ from .plan import Plan, plan
 from .report import Measured, report, table
 from .resize import rebuild, resize, widths
 from .slicing import choose, magnitude, slice_channels, taylor
+from .sparsify import sparsifier, zero_share
 from .units import Units, of_groups
 
 __all__ = [
@@ -52,8 +53,10 @@ __all__ = [
     "report",
     "resize",
     "slice_channels",
+    "sparsifier",
     "table",
     "taylor",
     "unobserved",
     "widths",
+    "zero_share",
 ]
