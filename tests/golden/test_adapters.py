@@ -39,6 +39,9 @@ NAMES = [
     "ldmvfi.blocks",
     "ldmvfi.vector_quantizer",
     "ldmvfi.heads",
+    "ldmvfi.figan_f8_vanilla",
+    "ldmvfi.figan_f8_grads",
+    "ldmvfi.unet_small_fullattn",
 ]
 NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out.published_grad")
 ROOT = Path(__file__).parent.parent.parent

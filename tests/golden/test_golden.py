@@ -18,7 +18,12 @@ def test_there_are_cases() -> None:
     assert FILES, f"no .npz file in {FOLDER}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def is_slow(path: Path) -> bool:
+    """Networks of the published size take half a minute each: not in every run of our own files."""
+    return FOLDER == DATA and path.stem.endswith("_full")
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * is_slow(p)) for p in FILES])
 def test_golden(path: Path) -> None:
     adapter = ADAPTERS.get(kind(path.stem))
     assert adapter, f"{path.name} is of kind {kind(path.stem)}, which has no adapter"

@@ -30,12 +30,14 @@ class SeparableSynthesis(nn.Module):
     and the kernels' biases pick the tap that falls on the pixel itself.
     """
 
-    def __init__(self, channels: int, taps: int = 5, frame_channels: int = 3) -> None:
+    def __init__(
+        self, channels: int, taps: int = 5, frame_channels: int = 3, hidden: tuple[int, int] = (64, 32)
+    ) -> None:
         super().__init__()
         outputs = dict.fromkeys(OFFSETS, taps**2) | dict.fromkeys(KERNELS, taps)
         outputs |= {"mask": taps**2, "residual": frame_channels}
         self.taps = taps
-        self.heads = nn.ModuleDict({name: map_head(channels, n) for name, n in outputs.items()})
+        self.heads = nn.ModuleDict({name: map_head(channels, hidden, n) for name, n in outputs.items()})
         self.sample = DSepConv(taps)
         self.reset_parameters()
 
@@ -62,9 +64,9 @@ class SeparableSynthesis(nn.Module):
         return Synthesis(sampled0 + sampled1 + maps["residual"], sampled0, sampled1, maps["residual"], maps)
 
 
-def map_head(channels: int, outputs: int) -> nn.Sequential:
-    """Four 3x3 convolutions with ReLU between: channels, half of them, ``outputs``, ``outputs``."""
-    widths = (channels, channels // 2, outputs, outputs)
+def map_head(channels: int, hidden: tuple[int, int], outputs: int) -> nn.Sequential:
+    """Four 3x3 convolutions with ReLU between: both ``hidden`` widths, ``outputs``, ``outputs``."""
+    widths = (*hidden, outputs, outputs)
     layers: list[nn.Module] = []
     for i, (wide, width) in enumerate(zip((channels, *widths), widths)):
         layers += [nn.ReLU()] * (i > 0) + [nn.Conv2d(wide, width, 3, padding=1)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import adacof_net, adacof_op, dsepconv_op, frames, groupsparse, ldmvfi_layers, obproxsg
+from . import adacof_net, adacof_op, dsepconv_op, frames, groupsparse, ldmvfi_layers, ldmvfi_nets, obproxsg
 from .case import Case
 
 ADAPTERS: dict[str, Callable[[Case], None]] = {
@@ -27,4 +27,7 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "ldmvfi.blocks": ldmvfi_layers.blocks,
     "ldmvfi.vector_quantizer": ldmvfi_layers.vector_quantizer,
     "ldmvfi.heads": ldmvfi_layers.heads,
+    "ldmvfi.figan": ldmvfi_nets.figan,
+    "ldmvfi.figan_f8_grads": ldmvfi_nets.figan_grads,
+    "ldmvfi.unet": ldmvfi_nets.unet,
 }
