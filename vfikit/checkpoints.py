@@ -47,9 +47,10 @@ def load_published(model: Pretrained, source: str | Path | Mapping[str, Any]) ->
     """Puts a published checkpoint into ``model``: a .pth or .ckpt path, or the state dict itself.
 
     Every key of the one must have its place in the other, in the same shape; if not, ``InputError`` lists what does
-    not, and the model is untouched. A file is read without running anything that it holds.
+    not, and the model is untouched. What a model knows to be dead or double in its checkpoints is left out, and
+    averaged weights are preferred (``published_state``). A file is read without running anything that it holds.
     """
-    published = read_state_dict(source)
+    published = model.published_state(read_state_dict(source))
     names = dict(model.published_keys())
     ours = model.state_dict()
     missing = sorted(set(names) - set(published))

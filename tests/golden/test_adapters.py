@@ -42,6 +42,12 @@ NAMES = [
     "ldmvfi.figan_f8_vanilla",
     "ldmvfi.figan_f8_grads",
     "ldmvfi.unet_small_fullattn",
+    "ldmvfi.schedule",
+    "ldmvfi.losses_diffusion",
+    "ldmvfi.ddim_uneven",
+    "ldmvfi.ddpm",
+    "ldmvfi.ema",
+    "ldmvfi.pipeline",
 ]
 NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out.published_grad")
 ROOT = Path(__file__).parent.parent.parent

@@ -26,6 +26,10 @@ class Pretrained(nn.Module):
         """Pairs (name in the published state dict, name in ours)."""
         raise TypeError(f"{type(self).__name__} has no published checkpoint")
 
+    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What of a published state dict is to be loaded: a model drops what it knows to be dead or double."""
+        return state
+
     def save_pretrained(self, folder: str | Path, **extra: Any) -> None:
         """Writes ``folder/model.safetensors``; ``extra`` goes into its metadata."""
         write(self, Path(folder) / FILE_NAME, **extra)

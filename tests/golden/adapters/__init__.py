@@ -2,7 +2,17 @@
 
 from collections.abc import Callable
 
-from . import adacof_net, adacof_op, dsepconv_op, frames, groupsparse, ldmvfi_layers, ldmvfi_nets, obproxsg
+from . import (
+    adacof_net,
+    adacof_op,
+    dsepconv_op,
+    frames,
+    groupsparse,
+    ldmvfi_diffusion,
+    ldmvfi_layers,
+    ldmvfi_nets,
+    obproxsg,
+)
 from .case import Case
 
 ADAPTERS: dict[str, Callable[[Case], None]] = {
@@ -30,4 +40,10 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "ldmvfi.figan": ldmvfi_nets.figan,
     "ldmvfi.figan_f8_grads": ldmvfi_nets.figan_grads,
     "ldmvfi.unet": ldmvfi_nets.unet,
+    "ldmvfi.schedule": ldmvfi_diffusion.schedule,
+    "ldmvfi.losses_diffusion": ldmvfi_diffusion.losses,
+    "ldmvfi.ddim": ldmvfi_diffusion.ddim,
+    "ldmvfi.ddpm": ldmvfi_diffusion.ddpm,
+    "ldmvfi.ema": ldmvfi_diffusion.ema,
+    "ldmvfi.pipeline": ldmvfi_diffusion.pipeline,
 }
