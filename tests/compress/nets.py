@@ -1,14 +1,14 @@
 """Small networks, one for every way in which channels are coupled; each with the sizes of its input."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vfikit.ops import AdaCoF
 
-
-def conv(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
+from .attention_nets import KINDS, conv
 
 
 class Chain(nn.Sequential):
@@ -130,8 +130,9 @@ class Sampling(nn.Module):
         return self.last(torch.cat([first[0], second[0], first[1], second[1]], dim=1))
 
 
+# One way of being coupled each: the class, the sizes of its inputs, how many groups there are.
 IMAGES = [(2, 3, 12, 16), (1, 3, 8, 8)]
-NETS: dict[str, tuple[type[nn.Module], list[tuple[int, ...]], int]] = {  # class, inputs' sizes, groups expected
+NETS: dict[str, tuple[Callable[[], nn.Module], list[tuple[int, ...]], int]] = {
     "chain": (Chain, IMAGES, 2),
     "additive skip": (Additive, IMAGES, 2),
     "concatenation": (Concatenating, IMAGES, 3),
@@ -144,6 +145,7 @@ NETS: dict[str, tuple[type[nn.Module], list[tuple[int, ...]], int]] = {  # class
     "flatten": (Flattened, IMAGES, 2),
     "3-D": (Volume, [(1, 3, 4, 6, 6), (2, 3, 3, 5, 4)], 1),
     "sampling": (Sampling, IMAGES, 8),
+    **{kind: (net, IMAGES, len(groups)) for kind, (net, groups) in KINDS.items()},
 }
 
 

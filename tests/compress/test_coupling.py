@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vfikit.compress import CouplingError, Group, Member, check_groups, couple, slice_channels, unobserved
 from vfikit.models import build
 
+from .attention_nets import KINDS
 from .nets import NETS, Additive, Chain, Sampling, conv, make
 
 
@@ -40,6 +41,28 @@ def test_what_is_removed_unread_is_not_missed(kind):
         for case in inputs:
             for ours, full in zip(flat(small(*case)), flat(net(*case)), strict=True):
                 torch.testing.assert_close(ours, full, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_units_of_channels_that_are_cut_apart(kind):
+    """Whole heads, the same places of every part: so many units, of so many channels."""
+    net, inputs = make(kind)
+    assert [[g.units, g.unit_size] for g in couple(net, inputs[0]).groups] == KINDS[kind][1]
+
+
+def test_a_number_of_heads_that_is_kept_falls_with_them():
+    net, inputs = make("heads")
+    heads = next(group for group in couple(net, inputs[0]).groups if group.sizes)
+    small = slice_channels(net, {heads: [1, 3]})
+    assert small.layer.heads == 2
+    assert small.layer.q.weight.shape == (6, 8)
+    assert net.layer.heads == 4
+    torch.testing.assert_close(small.layer.q.weight[:3], net.layer.q.weight[3:6])
+
+
+def test_heads_that_are_a_number_in_the_code_stay():
+    kept = couple(make("heads as a number")[0], (torch.rand(1, 3, 8, 8, dtype=torch.float64),)).kept
+    assert "cuts the channels apart in layer (LiteralHeads)" in kept["layer.q.weight", 0]
 
 
 def flat(output: Tensor | list[Tensor]) -> list[Tensor]:
@@ -172,17 +195,67 @@ def test_a_net_that_needs_data_is_refused_by_name():
         couple(net, (torch.rand(1, 3, 8, 8),))
 
 
-def test_tracing_ends():
-    class Endless(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            while True:
-                x = x + 1
+class Endless(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        while True:
+            x = x + 1
 
-    net = nn.Sequential(conv(3, 4), Endless())
+
+class Stubborn(nn.Module):
+    """No operation at all, and no error gets out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        turns = 0
+        while True:
+            try:
+                turns += 1
+            except Exception:
+                turns = 0
+
+
+@pytest.mark.parametrize("kind", [Endless, Stubborn])
+def test_tracing_ends(kind):
+    net = nn.Sequential(conv(3, 4), kind())
     start = time.monotonic()
-    with pytest.raises(CouplingError, match=r"took over 0.3 s; it was in 1 \(Endless\)"):
+    with pytest.raises(CouplingError, match=rf"took over 0.3 s; it was in 1 \({kind.__name__}\)"):
         couple(net, (torch.rand(1, 3, 8, 8),), seconds=0.3)
     assert time.monotonic() - start < 5
+    assert couple(Chain(), (torch.rand(1, 3, 8, 8),), seconds=30).groups  # nothing of it is left
+
+
+class Asserting(nn.Module):
+    """Runs at its own width alone, by a number in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 8), conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        if y.shape[1] != 8:
+            raise RuntimeError("8 channels or none")
+        return self.b(y)
+
+
+class Sliced(Asserting):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(torch.cat([y[:, 4:].relu(), y[:, :4].tanh()], dim=1))
+
+
+class Reshaped(Asserting):
+    """Channels go where a reshape puts them: into the width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(y.permute(0, 2, 3, 1).reshape(x.shape[0], 8, x.shape[2], x.shape[3]))
+
+
+@pytest.mark.parametrize("net", [Asserting, Sliced, Reshaped])
+def test_a_net_that_runs_at_one_width_keeps_it(net):
+    coupling = couple(net(), (torch.rand(1, 3, 8, 8),))
+    assert coupling.groups == ()
+    assert {("a.weight", 0), ("b.weight", 1)} <= coupling.kept.keys()
 
 
 def test_the_model_is_not_touched():

@@ -115,11 +115,15 @@ class Atoms:
         """The sets with every fold read one way: whole slices along one of its axes, all other axes left alone."""
         sets = self.sets.copy()
         waiting = list(self.records)
+        banned = {id(record): self.banned.get(record.key, set()) for record in waiting}
         while waiting:
-            left = [r for r in waiting if not r.settle(sets, self.banned.get(r.key, set()))]
-            if len(left) == len(waiting):
-                left[0].choose(sets, self.banned.get(left[0].key, set()))
-                left = left[1:]
+            left = [record for record in waiting if not record.settle(sets, banned[id(record)])]
+            if len(left) == len(waiting):  # the one with the least choice first
+                chosen = next((record for record in left if record.choose(sets, banned[id(record)], True)), None)
+                if chosen is None:
+                    chosen = left[0]
+                    chosen.choose(sets, banned[id(chosen)], False)
+                left.remove(chosen)
             waiting = left
         return sets
 

@@ -1,10 +1,12 @@
 """Which channels of a network can only go together: groups of units, traced and checked on the network itself.
 
 The network runs once on ``meta``, every operation mapping the channels of its inputs to those of its output
-(``rules``). What has no rule keeps its channels, with the reason. Then channels are cut, a unit of every group and
-several, and the smaller network runs on ``meta`` too: an operation that does not make what the rules say ends the
-groups that it touches. Torch-Pruning's tracer takes an unknown operation for an element-wise one and cuts wrongly
-without a word; here nothing is cut that is not understood.
+(``rules``). What has no rule keeps its channels, with the reason. Then it runs at other widths, one unit more of every
+group, and different numbers more: an operation that does not make what the rules say ends the groups that it touches.
+(Wider, not narrower: an axis of size 1 would change layouts, and with them which operations run.)
+
+Torch-Pruning's tracer takes an unknown operation for an element-wise one and cuts wrongly without a word; here nothing
+is cut that is not understood.
 """
 
 import copy
@@ -22,7 +24,7 @@ from .atoms import Atoms
 from .folds import Sets
 from .groups import Coupling, CouplingError, Group, Member
 from .resize import LAYERS, SIZES
-from .slicing import slice_channels
+from .slicing import with_copies
 from .tracing import Comparer, Labeller, Misfit, Step, tensors_of
 
 __all__ = ["Coupling", "CouplingError", "Group", "Member", "couple"]
@@ -71,18 +73,16 @@ def _proved(model: nn.Module, inputs: Any, atoms: Atoms, steps: list[Step], unti
         coupling = _group(model, atoms, sets)
         free = [group for group in coupling.groups if group.units > 1]
         chance = random.Random(0)
-        for most in (1, 1 << 30):  # one unit of each group, several
-            gone = {group: chance.sample(range(group.units), _number(group, most, chance)) for group in free}
-            misfit = _misfit(model, inputs, atoms, sets, steps, gone, until)
+        different = chance.sample(range(1, 2 * len(free) + 2), len(free))
+        for more in ([1] * len(free), different):
+            units = [chance.randrange(group.units) for group in free]
+            extra = {group: (unit, n) for group, unit, n in zip(free, units, more)}
+            misfit = _misfit(model, inputs, atoms, sets, steps, extra, until)
             if misfit is not None:
-                _refuse(atoms, sets, steps, gone, misfit)
+                _refuse(atoms, sets, steps, free, misfit)
                 break
         else:
             return coupling
-
-
-def _number(group: Group, most: int, chance: random.Random) -> int:
-    return 1 if most == 1 else chance.randint(1, group.units - 1)
 
 
 def _misfit(
@@ -91,16 +91,15 @@ def _misfit(
     atoms: Atoms,
     sets: Sets,
     steps: list[Step],
-    gone: dict[Group, list[int]],
+    extra: dict[Group, tuple[int, int]],
     until: float,
 ) -> Misfit | None:
-    """Runs the network without the units ``gone``; what happens that should not."""
-    small = slice_channels(model, {g: [u for u in range(g.units) if u not in units] for g, units in gone.items()})
-    roots = {_root(atoms, sets, group, unit) for group, units in gone.items() for unit in units}
-    channels = {id(tensor) for _, _, tensor in _weights(small)}
-    comparer = Comparer(steps, sets, roots, channels, until)
+    """Runs the network with one unit of each group there a number of times more; what happens that should not."""
+    wide = with_copies(model, {g: [1 + n * (u == unit) for u in range(g.units)] for g, (unit, n) in extra.items()})
+    more = {_root(atoms, sets, group, unit): n for group, (unit, n) in extra.items()}
+    comparer = Comparer(steps, sets, more, {id(tensor) for _, tensor in _weights(wide)}, until)
     try:
-        comparer.run(small, inputs)
+        comparer.run(wide, inputs)
     except CouplingError:
         raise
     except Misfit as misfit:
@@ -115,14 +114,14 @@ def _root(atoms: Atoms, sets: Sets, group: Group, unit: int) -> int:
     return sets.find(atoms.atom(first.tensor, first.axis, first.indices[unit][0]))
 
 
-def _refuse(atoms: Atoms, sets: Sets, steps: list[Step], gone: dict[Group, list[int]], misfit: Misfit) -> None:
+def _refuse(atoms: Atoms, sets: Sets, steps: list[Step], groups: list[Group], misfit: Misfit) -> None:
     """Reads a reshape there another way, if there is one; else fixes the groups that the operation touches."""
     for record in atoms.records:
         banned, choice = atoms.banned.setdefault(record.key, set()), record.choice
         if misfit.step <= record.operation < misfit.step + NEAR and choice is not None and choice not in banned:
             banned.add(choice)
             return
-    owner = {_root(atoms, sets, group, unit): group for group, units in gone.items() for unit in units}
+    owner = {_root(atoms, sets, group, unit): group for group in groups for unit in range(group.units)}
     blamed: set[Group] = set()
     for step in reversed(steps[: misfit.step + 1]):
         atoms_there = {atom for labels in step.touched() for atom in labels.tolist() if atom >= 0}
@@ -130,17 +129,17 @@ def _refuse(atoms: Atoms, sets: Sets, steps: list[Step], gone: dict[Group, list[
         if blamed:
             break
     where = steps[min(misfit.step, len(steps) - 1)].where if steps else ""
-    for group in blamed or gone:
+    for group in blamed or groups:
         for unit in range(group.units):
             first = group.members[0]
             atom = np.array([atoms.atom(first.tensor, first.axis, first.indices[unit][0])])
-            atoms.sets.fix(atom, f"{where} does not run with fewer ({misfit})")
+            atoms.sets.fix(atom, f"{where} does not run at another width ({misfit})")
 
 
-def _weights(model: nn.Module) -> list[tuple[str, nn.Module, Tensor]]:
-    """The tensors that ``resize`` can cut, by name, with their modules."""
+def _weights(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """The tensors that ``resize`` can cut, by name."""
     return [
-        (f"{path}.{name}" if path else name, module, tensor)
+        (f"{path}.{name}" if path else name, tensor)
         for path, module in model.named_modules()
         if isinstance(module, LAYERS)
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
@@ -152,7 +151,7 @@ def _label_weights(model: nn.Module, atoms: Atoms) -> dict[str, Tensor]:
     """New atoms for the tensors that ``resize`` can cut; all others have fixed sizes."""
     weights: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for full, _, tensor in _weights(model):
+    for full, tensor in _weights(model):
         labels = [atoms.new(full, axis, size) for axis, size in enumerate(tensor.shape)]
         if id(tensor) in seen:
             for own in labels:
@@ -185,13 +184,14 @@ def _group(model: nn.Module, atoms: Atoms, sets: Sets) -> Coupling:
         sizes = [member for member in members if member.role == "size"]
         if len(sizes) < len(members):
             groups.append(Group(tuple(members[: len(members) - len(sizes)]), tuple(sizes)))
+    kept = {(tensor, axis): why for (tensor, axis), why in kept.items() if _role(model, tensor, axis) != "size"}
     return Coupling(tuple(groups), kept)
 
 
 def _role(model: nn.Module, tensor: str, axis: int) -> str:
     path, _, name = tensor.rpartition(".")
     module = model.get_submodule(path)
-    if name in SIZES and not isinstance(module, LAYERS):
+    if name in SIZES:
         return "size"
     if not isinstance(module, _ConvNd | nn.Linear):
         return "norm"

@@ -91,10 +91,14 @@ class Fold:
                 sets.fix(labels, reason)
         return True
 
-    def choose(self, sets: Sets, banned: set[int]) -> None:
-        """The first axis whose slices have no channels in common; else the first."""
+    def choose(self, sets: Sets, banned: set[int], only: bool) -> bool:
+        """Takes the first axis whose slices have no channels in common; ``only`` if it is the only one."""
         free = self._free(sets, banned)
-        self._carry(sets, next((axis for axis in free if self._apart(sets, axis)), free[0]))
+        apart = [axis for axis in free if self._apart(sets, axis)]
+        if only and len(apart) != 1:
+            return False
+        self._carry(sets, (apart or free)[0])
+        return True
 
     def _free(self, sets: Sets, banned: set[int]) -> list[int]:
         return [axis for axis, labels in enumerate(self.axes) if axis not in banned and sets.free(labels)]
@@ -116,8 +120,10 @@ class Fold:
             if other != axis:
                 sets.fix(labels, f"a reshape that keeps the size of this axis in {self.where}")
         for counter in self.counters:
-            if len(counter) == len(own):
-                sets.join(own, counter, reason)
+            copies = own.reshape(-1, len(counter)) if len(own) % len(counter) == 0 else own[:0, None]
+            roots = [tuple(map(sets.find, copy)) for copy in copies.tolist()]
+            if len(set(roots)) == 1:  # more than one copy where the batch is merged with the heads
+                sets.join(copies[0], counter, reason)
 
 
 @dataclass(eq=False)
@@ -137,5 +143,5 @@ class Tie:
                 sets.join(self.parts[0], part, f"equal parts of fixed channels in {self.where}")
         return True
 
-    def choose(self, sets: Sets, banned: set[int]) -> None:
+    def choose(self, sets: Sets, banned: set[int], only: bool) -> bool:
         raise AssertionError("a tie is always settled")

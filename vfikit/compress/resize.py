@@ -15,8 +15,10 @@ Width = dict[str, int]
 HEADS = ("heads", "num_heads", "n_heads", "nheads", "n_head", "nhead", "num_attention_heads")
 CHANNELS_IN = ("channels", "in_channels")
 CHANNELS_OUT = ("out_channels",)
-SIZES = (*HEADS, *CHANNELS_IN, *CHANNELS_OUT)
-LAYERS = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)  # what ``resize`` gives new tensors
+NORMED = ("num_channels", "num_features", "normalized_shape")  # by norms that have no tensors
+SIZES = (*HEADS, *CHANNELS_IN, *CHANNELS_OUT, *NORMED)
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+LAYERS = (_ConvNd, nn.Linear, *NORMS, nn.PReLU)  # what ``resize`` gives new tensors
 
 
 def widths(model: nn.Module) -> dict[str, Width]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .groups import Group
-from .resize import SIZES, set_sizes, widths
+from .resize import LAYERS, SIZES, set_sizes, widths
 
 Model = TypeVar("Model", bound=nn.Module)
 Importance = dict[Group, Tensor]  # a score a unit; the lowest go first
@@ -75,32 +75,49 @@ def slice_channels(model: Model, keep: Mapping[Group, Sequence[int]]) -> Model:
     all that reads it zero; under GroupNorm, whole groups of such. Elsewhere the output changes by what was removed. An
     empty ``keep[group]`` or a unit that is not there raises ``ValueError``. Works on ``meta`` too.
     """
-    removed: dict[str, dict[int, set[int]]] = {}
+    copies: dict[Group, list[int]] = {}
     for group, units in keep.items():
         if not units or not set(units) <= set(range(group.units)):
             raise ValueError(f"slice_channels: got units {list(units)} to keep of {group}, expected some of its own")
-        for unit in set(range(group.units)) - set(units):
-            for member in (*group.members, *group.sizes):
-                removed.setdefault(member.tensor, {}).setdefault(member.axis, set()).update(member.indices[unit])
+        copies[group] = [int(unit in set(units)) for unit in range(group.units)]
+    return with_copies(model, copies)
+
+
+def with_copies(model: Model, copies: Mapping[Group, Sequence[int]]) -> Model:
+    """A copy of ``model`` in which unit u of a group is there ``copies[group][u]`` times, side by side."""
+    times: dict[str, dict[int, dict[int, int]]] = {}
+    for group, numbers in copies.items():
+        for member in (*group.members, *group.sizes):
+            repeats = times.setdefault(member.tensor, {}).setdefault(member.axis, {})
+            repeats.update({index: n for unit, n in zip(member.indices, numbers) if n != 1 for index in unit})
     model = copy.deepcopy(model)
     before = widths(model)
     for path, module in model.named_modules():
-        changed = False
+        prefix, changed = f"{path}." if path else "", False
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            full = f"{path}.{name}" if path else name
-            for axis, gone in removed.get(full, {}).items():
-                kept = [index for index in range(tensor.shape[axis]) if index not in gone]
-                chosen = tensor.detach().index_select(axis, torch.tensor(kept, device=tensor.device))
+            for axis, repeats in times.get(prefix + name, {}).items():
+                places = [i for i in range(tensor.shape[axis]) for _ in range(repeats.get(i, 1))]
+                chosen = tensor.detach().index_select(axis, torch.tensor(places, device=tensor.device))
                 tensor = nn.Parameter(chosen, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else chosen
                 changed = True
             setattr(module, name, tensor)
         if changed:
             _set_sizes(module, before[path])
         for name in SIZES:
-            units = removed.get(f"{path}.{name}" if path else name, {}).get(0)
-            if units:
-                setattr(module, name, getattr(module, name) - len(units))
+            if changes := times.get(prefix + name, {}).get(0):
+                _set_integer(module, name, sum(n - 1 for n in changes.values()))
     return model
+
+
+def _set_integer(module: nn.Module, name: str, more: int) -> None:
+    """An integer that a module keeps; of a norm without tensors, its width."""
+    width = widths(module).get("")
+    if isinstance(module, LAYERS) and width is not None:
+        new = width["out"] + more
+        groups = width.get("groups", 1) * new // width["out"]
+        set_sizes(module, {"in": new, "out": new, "groups": groups})
+    else:
+        setattr(module, name, getattr(module, name) + more)
 
 
 def _set_sizes(module: nn.Module, before: Mapping[str, int]) -> None:

@@ -15,11 +15,12 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .atoms import Atoms
-from .folds import Labels, Sets
+from .folds import FIXED, Labels, Sets
 from .groups import CouplingError
-from .resize import CHANNELS_IN, CHANNELS_OUT, HEADS, stored
+from .resize import CHANNELS_IN, CHANNELS_OUT, HEADS, NORMED, NORMS, stored
 from .rules import CHANNEL_MAPS, IN_PLACE, Rule, rule_of
 
+GRACE = 2.0  # seconds
 SILENT = {"clone", "alias", "detach", "contiguous", "lift_fresh"}  # may or may not be there, as layouts have it
 
 
@@ -86,7 +87,10 @@ class Watcher(TorchDispatchMode):
 
 @contextmanager
 def _deadline(until: float) -> Iterator[None]:
-    """Raises ``_TimeUp`` here at ``until``, in a loop of pure Python too; one call into C is waited for."""
+    """Raises ``_TimeUp`` here a while after ``until``: for loops of pure Python, where no operation looks at the clock.
+
+    One call into C is waited for. The while is for imports at a first use, which must not be broken off.
+    """
     thread, lock, over = ctypes.c_ulong(threading.get_ident()), threading.Lock(), False
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -95,7 +99,7 @@ def _deadline(until: float) -> Iterator[None]:
             if not over:
                 raise_in(thread, ctypes.py_object(_TimeUp))
 
-    timer = threading.Timer(max(0.0, until - time.monotonic()), strike)
+    timer = threading.Timer(max(0.0, until - time.monotonic()) + GRACE, strike)
     timer.daemon = True
     timer.start()
     try:
@@ -194,6 +198,12 @@ class Labeller(Watcher):
         return [self.atoms.new(_join(path, name), 0, size) for name, size in stored(module, HEADS).items()]
 
     def entered(self, inputs: Sequence[Tensor]) -> None:
+        path, module, _ = self.stack[-1]
+        if isinstance(module, NORMS) and not module.state_dict():
+            name = next(name for name in NORMED if name in vars(module))
+            labels = self.atoms.of(inputs[0])[-1 if isinstance(module, nn.LayerNorm) else 1]
+            if labels is not None:
+                self.atoms.join(labels, self.atoms.new(_join(path, name), 0, len(labels)), "a norm of fixed channels")
         self._store(CHANNELS_IN, inputs[:1])
 
     def left(self, outputs: Sequence[Tensor]) -> None:
@@ -211,7 +221,7 @@ class Labeller(Watcher):
 
 
 class Misfit(Exception):
-    """A cut network does not run as the rules say; ``step`` is where."""
+    """A network of other widths does not run as the rules say; ``step`` is where."""
 
     def __init__(self, step: int, message: str) -> None:
         super().__init__(message)
@@ -219,15 +229,18 @@ class Misfit(Exception):
 
 
 class Comparer(Watcher):
-    """Follows a cut network: every operation must make what the ``steps`` of the whole one say, less what is gone."""
+    """Follows a network of other widths: every operation must make what the ``steps`` of the first one say.
 
-    def __init__(self, steps: Sequence[Step], sets: Sets, gone: set[int], used: set[int], until: float) -> None:
+    ``more`` holds by how much the sets (by root) have become more; ``used`` the ids of the tensors with channels.
+    """
+
+    def __init__(self, steps: Sequence[Step], sets: Sets, more: dict[int, int], used: set[int], until: float) -> None:
         super().__init__(until)
-        self.steps, self.sets, self.gone = steps, sets, gone
+        self.steps, self.sets, self.more = steps, sets, more
         self.done = 0
-        self._channels = used  # ids of tensors that channels have gone into
+        self._channels = used
         self._alive: list[Tensor] = []  # so that no id is used again
-        self._left: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
 
     def seen(self, rule: Rule | None, name: str, args: Any, kwargs: Any, out: Any) -> None:
         results = tensors_of(out)
@@ -243,9 +256,7 @@ class Comparer(Watcher):
         for x, shape, labels in zip(results, step.shapes, step.labels):
             if len(results) > 1 and all(own is None for own in labels):
                 continue  # statistics beside a norm's output
-            expected = tuple(
-                size if own is None else self._remaining(own) for size, own in zip(shape, labels, strict=True)
-            )
+            expected = tuple(size if own is None else self._size(own) for size, own in zip(shape, labels, strict=True))
             if tuple(x.shape) != expected:
                 raise Misfit(self.done, f"{name} makes {tuple(x.shape)}, expected {expected}")
             (self._channels.add if any(own is not None for own in labels) else self._channels.discard)(id(x))
@@ -256,11 +267,11 @@ class Comparer(Watcher):
             self._alive.append(new)
             self._channels.add(id(new))
 
-    def _remaining(self, labels: Labels) -> int:
-        if id(labels) not in self._left:
-            atoms = labels.tolist()
-            self._left[id(labels)] = sum(atom < 0 or self.sets.find(atom) not in self.gone for atom in atoms)
-        return self._left[id(labels)]
+    def _size(self, labels: Labels) -> int:
+        if id(labels) not in self._sizes:
+            more = (self.more.get(self.sets.find(atom), 0) for atom in labels.tolist() if atom != FIXED)
+            self._sizes[id(labels)] = len(labels) + sum(more)
+        return self._sizes[id(labels)]
 
 
 def _kind(name: str) -> str:
