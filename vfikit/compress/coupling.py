@@ -42,8 +42,8 @@ def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 60.0) -> Co
     Attention is cut by whole heads. Its number is to be found in a ``heads`` or ``num_heads`` of the module, or follow
     from the tensors (``view(n, -1, head_dim, ..)``); where the code has it otherwise, heads stay.
     """
-    one = torch.empty(1, 1, 1, 1, device="meta")
-    torch.conv2d(one, one)  # imports what ``meta`` needs at its first use, before the clock starts
+    first = Labeller(Atoms(), time.monotonic() + 3600)  # imports what torch needs for this, before the clock starts
+    first.run(nn.Conv2d(1, 1, 1, device="meta"), (torch.empty(1, 1, 1, 1, device="meta"),))
     until = time.monotonic() + seconds
     model = copy.deepcopy(model).to("meta").eval()
     inputs = _pytree.tree_map_only(Tensor, lambda x: x.to("meta"), tuple(inputs))
