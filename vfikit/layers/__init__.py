@@ -12,6 +12,7 @@ from .gridnet import GridNet
 from .kernel_estimator import KernelEstimator
 from .maxvit import MaxAttention, MaxCrossAttention, WindowAttention
 from .mbconv import MBConv, SqueezeExcite
+from .pwcnet import PWCNet
 from .quantize import VectorQuantizer
 from .resnet import Downsample, ResnetBlock, TimeResBlock, TransposedUpsample, Upsample
 from .separable_synthesis import SeparableSynthesis
@@ -25,6 +26,7 @@ __all__ = [
     "MBConv",
     "MaxAttention",
     "MaxCrossAttention",
+    "PWCNet",
     "PixelAttention",
     "PositionedCrossAttention",
     "ResnetBlock",

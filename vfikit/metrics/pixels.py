@@ -1,4 +1,4 @@
-"""Errors of single pixels: PSNR in two published conventions, and Middlebury's interpolation error."""
+"""Errors of single pixels: PSNR in the published conventions, and Middlebury's interpolation error."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,15 @@ def quantise(frame: Tensor) -> Tensor:
     return (frame.to(torch.promote_types(frame.dtype, torch.float32)) * 255 + 0.5).clamp(0, 255).floor() / 255
 
 
-def psnr(prediction: Tensor, target: Tensor) -> Tensor:
+def psnr(prediction: Tensor, target: Tensor, epsilon: float = 0.0) -> Tensor:
     """Peak signal-to-noise ratio in dB of frames (N, C, H, W) in [0, 1], one value an image: float64 (N,).
 
     One mean squared error over all pixels and channels; identical frames give infinity. CDFI measures the frame
-    after ``quantise``, AdaCoF the raw, unclamped one: pass what you mean.
+    after ``quantise``, AdaCoF the raw, unclamped one: pass what you mean. LDMVFI adds ``epsilon`` 1e-8 to the error,
+    a ceiling of 80 dB.
     """
     check_frames("psnr", prediction, target)
-    return -10 * (prediction.double() - target.double()).square().mean((1, 2, 3)).log10()
+    return -10 * ((prediction.double() - target.double()).square().mean((1, 2, 3)) + epsilon).log10()
 
 
 def check_frames(who: str, prediction: Tensor, target: Tensor) -> None:

@@ -3,5 +3,6 @@
 from ._backends import backends
 from .adacof import AdaCoF, adacof
 from .dsepconv import DSepConv, dsepconv
+from .warp import warp
 
-__all__ = ["AdaCoF", "DSepConv", "adacof", "backends", "dsepconv"]
+__all__ = ["AdaCoF", "DSepConv", "adacof", "backends", "dsepconv", "warp"]
