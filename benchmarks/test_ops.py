@@ -1,6 +1,6 @@
 """The ops beside the best plain PyTorch, ``torch.compile`` of it and other packages, all computing the same numbers.
 
-AdaCoF's offsets are white noise of 3 pixels (every read far from its neighbour's) or smooth (as a network's are).
+Offsets are white noise of 3 pixels (every read far from its neighbour's) or smooth (as a network's are).
 """
 
 from collections.abc import Callable, Iterable
@@ -11,16 +11,26 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from vfikit.ops import adacof
+from vfikit.ops import adacof, dsepconv
 
 from .paired import Call, Compare, Prepare
 from .peers import peers
+from .plain import dsepconv as plain_dsepconv
 from .plain.adacof import embedded, grid_sampled, grid_sampled_at_once, indexed
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
 DEVICES = ["cpu", CUDA]
 HD = (720, 1280)
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+Separable = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def field(shape: tuple[int, int, int, int], offsets: str, generator: torch.Generator) -> Tensor:
+    """Offsets of all taps, of a standard deviation of 3 pixels: "noise", or "smooth" over 32 pixels."""
+    if offsets == "noise":
+        return torch.randn(shape, generator=generator).mul_(3)
+    coarse = torch.randn(*shape[:2], shape[2] // 32 + 1, shape[3] // 32 + 1, generator=generator).mul_(3)
+    return functional.interpolate(coarse, shape[2:], mode="bicubic", align_corners=True)
 
 
 def adacof_inputs(
@@ -31,20 +41,25 @@ def adacof_inputs(
     height, width = size
     reach, shape = (kernel - 1) * dilation, (1, kernel**2, height, width)
 
-    def field() -> Tensor:
-        if offsets == "noise":
-            return torch.randn(shape, generator=generator).mul_(3)
-        coarse = torch.randn(*shape[:2], height // 32 + 1, width // 32 + 1, generator=generator).mul_(3)
-        return functional.interpolate(coarse, size, mode="bicubic", align_corners=True)
-
     image = torch.rand(1, channels, height + reach, width + reach, generator=generator)
     weight = torch.randn(shape, generator=generator).softmax(1)
-    return image.to(device), weight.to(device), field().to(device), field().to(device)
+    down, right = (field(shape, offsets, generator).to(device) for _ in range(2))
+    return image.to(device), weight.to(device), down, right
 
 
-def gradients(op: Callable[..., Tensor], inputs: Inputs, grad: Tensor, dilation: int) -> tuple[Tensor, ...]:
-    """Forward and backward, to all four inputs."""
-    return torch.autograd.grad(op(*inputs, dilation), inputs, grad)
+def dsepconv_inputs(size: tuple[int, int], kernel: int, channels: int, offsets: str, device: str = "cpu") -> Separable:
+    """input, vertical, horizontal, offset_x, offset_y, mask in float32, batch 1."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, kernel**2, *size)
+    image = torch.rand(1, channels, size[0] + kernel - 1, size[1] + kernel - 1, generator=generator)
+    v, h = (torch.randn(1, kernel, *size, generator=generator).to(device) for _ in range(2))
+    down, right = (field(shape, offsets, generator).to(device) for _ in range(2))
+    return image.to(device), v, h, down, right, torch.rand(shape, generator=generator).to(device)
+
+
+def gradients(op: Callable[..., Tensor], inputs: Inputs | Separable, grad: Tensor) -> tuple[Tensor, ...]:
+    """Forward and backward, to all inputs."""
+    return torch.autograd.grad(op(*inputs), inputs, grad)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -77,8 +92,8 @@ def test_adacof_forward_backward(compare: Compare, offsets: str, device: str) ->
     others = {"grid_sample a tap": grid_sampled_at_once, "torch.compile, indexed": compiled}
     compare(
         f"adacof forward + backward 1280x720 F5 C3 {offsets}",
-        partial(gradients, adacof, inputs, grad, 1),
-        {name: partial(gradients, other, inputs, grad, 1) for name, other in others.items()},
+        partial(gradients, adacof, inputs, grad),
+        {name: partial(gradients, other, inputs, grad) for name, other in others.items()},
         dict.fromkeys(others, 8.0),
         rounds=3,
         device=device,
@@ -116,6 +131,43 @@ def test_adacof_many_channels_forward(compare: Compare, device: str) -> None:
             rounds=3,
             device=device,
         )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("offsets", ["noise", "smooth"])
+def test_dsepconv_forward(compare: Compare, offsets: str, device: str) -> None:
+    inputs = dsepconv_inputs(HD, 5, 3, offsets, device)
+    tap = plain_dsepconv.grid_sampled if device == "cpu" else plain_dsepconv.grid_sampled_at_once
+    others = {"grid_sample a tap": tap, "torch.compile, indexed": torch.compile(plain_dsepconv.indexed, dynamic=False)}
+    calls: dict[str, Call] = {name: partial(other, *inputs) for name, other in others.items()}
+    targets = dict.fromkeys(others, 10.0)
+    if device == "cuda":  # as many bytes as reading the maps once, as above
+        half = [t[:, : t.shape[1] // 2].contiguous() for t in inputs[1:]]
+        calls["maps at copy bandwidth"] = lambda: [t.clone() for t in half]
+        targets = {"maps at copy bandwidth": 0.5}
+    with torch.no_grad():
+        compare(f"dsepconv forward 1280x720 F5 C3 {offsets}", partial(dsepconv, *inputs), calls, targets, 7, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("offsets", ["noise", "smooth"])
+def test_dsepconv_forward_backward(compare: Compare, offsets: str, device: str) -> None:
+    inputs = dsepconv_inputs(HD, 5, 3, offsets, device)
+    for t in inputs:
+        t.requires_grad_()
+    grad = torch.rand(1, 3, *HD, device=device)
+    others = {
+        "grid_sample a tap": plain_dsepconv.grid_sampled_at_once,
+        "torch.compile, indexed": torch.compile(plain_dsepconv.indexed, dynamic=False),
+    }
+    compare(
+        f"dsepconv forward + backward 1280x720 F5 C3 {offsets}",
+        partial(gradients, dsepconv, inputs, grad),
+        {name: partial(gradients, other, inputs, grad) for name, other in others.items()},
+        dict.fromkeys(others, 8.0),
+        rounds=3,
+        device=device,
+    )
 
 
 def run_for_memory(

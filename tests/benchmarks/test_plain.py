@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.plain import adacof as plain
+from benchmarks.plain import dsepconv as plain_dsepconv
 from tests.golden.adapters.case import DATA, Case
 
 NAMES = ("input", "weight", "offset_i", "offset_j")
@@ -31,4 +32,30 @@ def test_golden_gradients(path, sample):
     output = sample(*leaves, case.meta["dilation"])
     for name, grad in zip(NAMES, torch.autograd.grad(output, leaves, case.take("in.grad_output"))):
         case.check(f"out.grad_{name}", grad)
+    case.finish()
+
+
+SEPARABLE = ("input", "vertical", "horizontal", "offset_x", "offset_y", "mask")
+SEPARABLE_DIFFERENTIABLE = (plain_dsepconv.grid_sampled_at_once, plain_dsepconv.indexed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("sample", [plain_dsepconv.grid_sampled, *SEPARABLE_DIFFERENTIABLE])
+@pytest.mark.parametrize("path", sorted(DATA.glob("ldmvfi.dsepconv*.npz")), ids=lambda path: path.stem)
+def test_golden_dsepconv(path, sample, dtype):
+    case = Case(path, dtype)
+    case.skip("*", "only what is compared below")
+    case.check("expect_output", sample(*(case.take(f"input_{name}") for name in SEPARABLE)), most=1e-4)
+    case.finish()
+
+
+@pytest.mark.parametrize("sample", SEPARABLE_DIFFERENTIABLE)
+def test_golden_dsepconv_gradients(sample):
+    """Not on whole offsets: the coordinates of ``grid_sample`` fall on either side of them."""
+    case = Case(DATA / "ldmvfi.dsepconv.npz", torch.float64)
+    case.skip("*", "only what is compared below")
+    leaves = [case.take(f"input_{name}").requires_grad_() for name in SEPARABLE]
+    gradients = torch.autograd.grad(sample(*leaves), leaves, case.take("input_grad_output"))
+    for name, grad in zip(SEPARABLE, gradients):
+        case.check("expect_grad_input_true" if name == "input" else f"expect_grad_{name}", grad)
     case.finish()

@@ -1,26 +1,32 @@
 """The CUDA text as a host C++ library: its kernels run on CPU tensors, one thread of a grid after the other."""
 
+import contextlib
 import ctypes
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from vfikit.ops import _cuda
-from vfikit.ops.adacof import _cuda_backward, _cuda_forward
 
-KERNELS = ("adacof_forward", "adacof_backward_maps", "adacof_backward_input")
+NAMES = {torch.float32: "float", torch.float64: "double", torch.float16: "f16", torch.bfloat16: "bf16"}
 # Every template instance that a plan can name: type, channels that share the reads of the maps.
-INSTANCES = [
-    f"{kernel}<{type_}, {block}>"
-    for kernel, type_, block in product(KERNELS, ("float", "double", "f16", "bf16"), (1, 2, 3, 4, 8, 16))
-]
+INSTANCES = {
+    op: [
+        f"{op}_{kernel}<{type_}, {block}>"
+        for kernel, type_, block in product(
+            ("forward", "backward_maps", "backward_input"), NAMES.values(), (1, 2, 3, 4, 8, 16)
+        )
+    ]
+    for op in ("adacof", "dsepconv")
+}
 SOURCE = """
-#include "adacof.cu"
+#include "%s.cu"
 #include <cstring>
 
 typedef void (*Run)(dim3, dim3, void**);
@@ -54,20 +60,22 @@ def need(tool: str, present: bool) -> None:
 
 
 class Host:
-    """Stands in for a card: ``run`` is what ``_cuda._run`` would have launched."""
+    """Stands in for a card: ``run`` is what ``_cuda._run`` would have launched of the op."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, op: str, folder: Path):
+        need("g++", shutil.which("g++") is not None)
         text, library = folder / "host.cpp", folder / "host.so"
-        text.write_text(SOURCE % "\n".join(f"INSTANCE({name})" for name in INSTANCES), encoding="utf-8")
+        table = "\n".join(f"INSTANCE({name})" for name in INSTANCES[op])
+        text.write_text(SOURCE % (op, table), encoding="utf-8")
         flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
         command = ["g++", *flags, "-Wno-sign-compare", "-I", str(_cuda.SOURCES), str(text), "-o", str(library)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stderr[-4000:]
-        self.library = ctypes.CDLL(str(library))
+        self.op, self.library = op, ctypes.CDLL(str(library))
         self.ran: list[_cuda.Launch] = []
 
     def run(self, op: str, launch: _cuda.Launch) -> None:
-        assert op == "adacof"
+        assert op == self.op
         values = [*(ctypes.c_void_p(t.data_ptr()) for t in launch.tensors), *map(ctypes.c_int, launch.sizes)]
         addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         grid, block = ((ctypes.c_uint * 3)(*size) for size in (launch.grid, _cuda.BLOCK))
@@ -75,8 +83,11 @@ class Host:
         assert not missing, f"no instance {launch.instance}"
         self.ran.append(launch)
 
-    def differentiate(self, inputs: tuple[Tensor, ...], dilation: int, grad: Tensor) -> list[Tensor]:
-        """The output and the four gradients, as the op's CUDA implementation computes them."""
-        with torch.no_grad():
-            output = _cuda_forward(*inputs, dilation)
-            return [output, *_cuda_backward(grad, *inputs, dilation, True)]
+    @contextlib.contextmanager
+    def standing_in(self) -> Iterator["Host"]:
+        """Ops find a card here."""
+        self.ran.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_cuda, "available", lambda: True)
+            patch.setattr(_cuda, "_run", self.run)
+            yield self

@@ -2,16 +2,17 @@
 
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 from vfikit.ops import AdaCoF, adacof
 from vfikit.ops.adacof import adacof_reference
 
+from . import checks
 from .adacof_cases import DEVICES, SHAPES, gradient, make, naive
 
 FORWARD, BACKWARD = torch.ops.vfikit.adacof.default, torch.ops.vfikit.adacof_backward.default
@@ -19,9 +20,7 @@ FORWARD, BACKWARD = torch.ops.vfikit.adacof.default, torch.ops.vfikit.adacof_bac
 
 def differentiate(op, inputs: tuple[Tensor, ...], dilation: int, grad: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
     """The output and the four gradients."""
-    leaves = [t.detach().requires_grad_() for t in inputs]
-    output = op(*leaves, dilation)
-    return [output.detach(), *torch.autograd.grad(output, leaves, grad)]
+    return checks.differentiate(partial(op, dilation=dilation), inputs, grad)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3] + SHAPES[4:5])
@@ -39,35 +38,23 @@ def test_integer_offsets_against_naive_loop() -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kernel_against_reference_float32(shape: tuple[int, ...], device: str) -> None:
-    """The error against float64 is at most twice that of the float32 reference."""
-    inputs, grad = make(shape, device=device), gradient(shape, device=device)
-    exact = differentiate(adacof_reference, tuple(t.double() for t in inputs), shape[-1], grad.double())
-    plain = differentiate(adacof_reference, inputs, shape[-1], grad)
-    ours = differentiate(adacof, inputs, shape[-1], grad)
-    for truth, reference, result in zip(exact, plain, ours):
-        floor = 2e-7 * truth.abs().max().item()  # where the reference happens to be exact
-        allowed = 2 * (reference - truth).abs().max().item() + floor
-        assert (result - truth).abs().max().item() <= allowed
+    ours, reference = (partial(op, dilation=shape[-1]) for op in (adacof, adacof_reference))
+    checks.float32(ours, reference, make(shape, device=device), gradient(shape, device=device))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kernel_against_reference_float64(shape: tuple[int, ...], device: str) -> None:
-    inputs, grad = make(shape, torch.float64, device), gradient(shape, torch.float64, device)
-    for truth, result in zip(
-        differentiate(adacof_reference, inputs, shape[-1], grad), differentiate(adacof, inputs, shape[-1], grad)
-    ):
-        torch.testing.assert_close(result, truth, rtol=1e-12, atol=1e-12)
+    ours, reference = (partial(op, dilation=shape[-1]) for op in (adacof, adacof_reference))
+    dtype = torch.float64
+    checks.float64(ours, reference, make(shape, dtype, device), gradient(shape, dtype, device))
 
 
 @pytest.mark.parametrize("spread", [40.0, 1e6, 1e30])
 def test_kernel_with_far_offsets(spread: float) -> None:
     """Offsets that leave the window in which the input's gradient is summed, the frame, and the integers."""
     shape = (1, 3, 120, 40, 3, 1)
-    inputs, grad = make(shape, spread=spread), gradient(shape)
-    exact = differentiate(adacof_reference, tuple(t.double() for t in inputs), 1, grad.double())
-    for truth, result in zip(exact, differentiate(adacof, inputs, 1, grad)):
-        assert (result - truth).abs().max() <= 3e-6 * max(truth.abs().max().item(), 1)
+    checks.far_offsets(adacof, partial(adacof_reference, dilation=1), make(shape, spread=spread), gradient(shape))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -78,12 +65,12 @@ def test_nan_and_infinite_offsets(dtype: torch.dtype, device: str) -> None:
     image, weight, offset_i, offset_j = make(shape, dtype, device)
     clean = differentiate(adacof, (image, weight, offset_i, offset_j), 1, gradient(shape, dtype, device))
     offset_i[0, 4, 2, 3] = offset_j[0, 1, 8, 19] = torch.nan
-    results = differentiate(adacof, (image, weight, offset_i, offset_j), 1, gradient(shape, dtype, device))
-    expected = differentiate(adacof_reference, (image, weight, offset_i, offset_j), 1, gradient(shape, dtype, device))
-    for result, truth, like in zip(results, expected, (results[0], image, weight, offset_i, offset_j)):
-        truth = torch.where(like.isnan(), result, truth)  # what a NaN's own gradient is does not matter
-        assert torch.equal(result.isnan(), truth.isnan())
-        torch.testing.assert_close(result[~truth.isnan()], truth[~truth.isnan()], rtol=2e-5, atol=2e-5)
+    results = checks.nan_where_the_reference_has_it(
+        adacof,
+        partial(adacof_reference, dilation=1),
+        (image, weight, offset_i, offset_j),
+        gradient(shape, dtype, device),
+    )
     assert results[0].isnan().sum() == 6
     assert not any(t.isnan().any() for t in clean)
     offset_i.nan_to_num_(), offset_j.nan_to_num_()
@@ -119,68 +106,41 @@ def test_second_gradient_is_refused() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck(dtype: torch.dtype, device: str) -> None:
     shape = (2, 3, 5, 6, 3, 1)
-    inputs, grad = make(shape, dtype, device), gradient(shape, dtype, device)
-    opcheck(FORWARD, (*(t.requires_grad_() for t in inputs), 1), atol=1e-2, rtol=1e-2)
-    opcheck(FORWARD, (inputs[0].to(memory_format=torch.channels_last), *inputs[1:], 1), atol=1e-2, rtol=1e-2)
-    detached = tuple(t.detach() for t in inputs)
-    for with_input in (False, True):
-        opcheck(BACKWARD, (grad, *detached, 1, with_input), atol=1e-2, rtol=1e-2)
+    checks.registration(FORWARD, BACKWARD, make(shape, dtype, device), gradient(shape, dtype, device), 1)
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or os.environ.get("VFIKIT_CI")), reason="inductor needs g++")
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_fullgraph_compile(dynamic: bool) -> None:
-    torch._dynamo.reset()
-    module = AdaCoF(3)
-    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic)
+    cases = []
     for height in (6, 9) if dynamic else (6,):
         shape = (2, 3, height, 7, 3, 1)
         image, *maps = make(shape)
-        inputs = (image[:, :, 1:-1, 1:-1], *maps)
-        ours = differentiate(lambda *t: compiled(*t[:4]), inputs, 1, gradient(shape))
-        eager = differentiate(lambda *t: module(*t[:4]), inputs, 1, gradient(shape))
-        for a, b in zip(ours, eager):
-            torch.testing.assert_close(a, b)
+        cases.append(((image[:, :, 1:-1, 1:-1], *maps), gradient(shape)))
+    checks.compiles(AdaCoF(3), cases, dynamic)
 
 
 def test_export_keeps_one_node() -> None:
-    shape = (1, 3, 6, 7, 3, 1)
-    image, *maps = make(shape)
-    height, width = torch.export.Dim("height", min=4, max=64), torch.export.Dim("width", min=4, max=64)
-    sizes = {2: height, 3: width}
-    program = torch.export.export(AdaCoF(3), (image[:, :, 1:-1, 1:-1].clone(), *maps), dynamic_shapes=(sizes,) * 4)
-    assert [node.target for node in program.graph.nodes].count(FORWARD) == 1
-    other, *maps = make((1, 3, 8, 5, 3, 1))
-    inputs = (other[:, :, 1:-1, 1:-1].clone(), *maps)
-    torch.testing.assert_close(program.module()(*inputs), AdaCoF(3)(*inputs))
+    inputs, others = (
+        (image[:, :, 1:-1, 1:-1].clone(), *maps)
+        for image, *maps in (make((1, 3, 6, 7, 3, 1)), make((1, 3, 8, 5, 3, 1)))
+    )
+    checks.exports(AdaCoF(3), FORWARD, inputs, others)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_autocast_computes_in_float32(device: str) -> None:
-    image, *maps = make((1, 3, 6, 7, 3, 1), device=device)
-    halves = [t.bfloat16().requires_grad_() for t in maps]
-    with torch.autocast(device, torch.bfloat16):
-        output = adacof(image, *halves)
-    assert output.dtype == torch.float32
-    torch.testing.assert_close(output, adacof(image, *(t.float() for t in halves)))
-    output.sum().backward()
-    assert all(t.grad is not None and t.grad.dtype == torch.bfloat16 for t in halves)
+    checks.autocast(adacof, make((1, 3, 6, 7, 3, 1), device=device), device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("types", [("float16", "float16"), ("bfloat16", "float32"), ("float32", "float64")])
 def test_types_follow_each_tensor(types: tuple[str, str], device: str) -> None:
-    """Computed in the widest type, float32 at least; the result in the input's, each gradient in its tensor's."""
     image_type, map_type = (getattr(torch, name) for name in types)
     image, *maps = make((2, 3, 5, 7, 3, 1), device=device)
     inputs = (image.to(image_type), *(t.to(map_type) for t in maps))
-    grad = gradient((2, 3, 5, 7), image_type, device)
-    results = differentiate(adacof, inputs, 1, grad)
-    compute = torch.promote_types(torch.promote_types(image_type, map_type), torch.float32)
-    truth = differentiate(adacof_reference, tuple(t.to(compute) for t in inputs), 1, grad.to(compute))
-    for result, expected, like in zip(results, truth, (inputs[0], *inputs)):
-        assert result.dtype == like.dtype
-        torch.testing.assert_close(result, expected.to(like.dtype))
+    grad = gradient((2, 3, 5, 7), device=device)
+    checks.types_follow(adacof, partial(adacof_reference, dilation=1), inputs, grad)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -197,31 +157,19 @@ def test_identity_in_half_precision_is_exact(size: tuple[int, int], device: str)
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_layouts(device: str) -> None:
-    """Channels last, slices, expanded maps: the same numbers as contiguous ones."""
     shape = (2, 3, 6, 11, 3, 1)
-    inputs, grad = make(shape, device=device), gradient(shape, device=device)
-    expected = differentiate(adacof, inputs, 1, grad)
-    last = tuple(t.to(memory_format=torch.channels_last) for t in inputs)
-    apart = tuple(torch.stack((t, t), -1).flatten(3)[..., ::2] for t in inputs)
-    for others, other_grad in ((last, grad.to(memory_format=torch.channels_last)), (apart, grad.mT.contiguous().mT)):
-        for a, b in zip(differentiate(adacof, others, 1, other_grad), expected):
-            torch.testing.assert_close(a, b)
-    wide = inputs[1][:, :, :1, :1].expand_as(inputs[1])
-    torch.testing.assert_close(adacof(inputs[0], wide, *inputs[2:]), adacof(inputs[0], wide.clone(), *inputs[2:]))
+    checks.layouts(adacof, make(shape, device=device), gradient(shape, device=device))
 
 
 @pytest.mark.parametrize("device", [*DEVICES, "meta"])
 def test_layout_of_an_empty_batch(device: str) -> None:
-    inputs = tuple(t[:0].to(device) for t in make((1, 3, 4, 5, 3, 1)))
-    results = differentiate(adacof, inputs, 1, torch.zeros(0, 3, 4, 5, device=device))
-    assert [t.shape for t in results] == [(0, 3, 4, 5), *(t.shape for t in inputs)]
+    shape = (1, 3, 4, 5, 3, 1)
+    checks.empty_batch(adacof, make(shape, device=device), gradient(shape, device=device))
 
 
 def test_no_channels() -> None:
-    inputs = make((1, 1, 4, 5, 3, 1))
-    results = differentiate(adacof, (inputs[0][:, :0], *inputs[1:]), 1, torch.zeros(1, 0, 4, 5))
-    assert results[0].shape == (1, 0, 4, 5)
-    assert all(t.eq(0).all() for t in results[2:])
+    shape = (1, 1, 4, 5, 3, 1)
+    checks.no_channels(adacof, make(shape), gradient(shape))
 
 
 def test_rejects_bad_input() -> None:
@@ -266,11 +214,4 @@ def test_flops_are_counted() -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_deterministic(device: str) -> None:
     shape = (1, 3, 160, 70, 5, 1)
-    inputs, grad = make(shape, device=device, spread=12.0), gradient(shape, device=device)
-    torch.use_deterministic_algorithms(True)
-    try:
-        first = differentiate(adacof, inputs, 1, grad)
-        for _ in range(3):
-            assert all(torch.equal(a, b) for a, b in zip(first, differentiate(adacof, inputs, 1, grad)))
-    finally:
-        torch.use_deterministic_algorithms(False)
+    checks.deterministic(adacof, make(shape, device=device, spread=12.0), gradient(shape, device=device))

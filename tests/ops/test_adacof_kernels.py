@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vfikit.ops import _cpu, adacof, backends
 
+from . import checks
 from .adacof_cases import SHAPES, gradient, make
 from .test_adacof import differentiate
 
@@ -55,13 +56,7 @@ def test_kernel_of_every_instruction_set(level: str) -> None:
 @needs_kernels
 def test_kernel_gives_the_same_numbers_on_any_number_of_threads(threads: Callable[[int], None]) -> None:
     shape = (2, 3, 150, 90, 5, 1)
-    inputs, grad = make(shape, spread=15.0), gradient(shape)
-    results = []
-    for count in (1, 2, 5):
-        threads(count)
-        results.append(differentiate(adacof, inputs, 1, grad))
-    for others in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], others))
+    checks.any_number_of_threads(adacof, make(shape, spread=15.0), gradient(shape), threads)
 
 
 @pytest.fixture

@@ -24,21 +24,28 @@ def test_sizes_beyond_the_kernels_are_rejected() -> None:
         _cuda.plan("adacof_forward", (torch.zeros(1),), (2**30, 1, 1, 1, 1, 1, 1, 1))
 
 
-def test_every_plan_names_a_known_instance() -> None:
+@pytest.mark.parametrize(("op", "inputs"), [("adacof", 4), ("dsepconv", 6)])
+def test_every_plan_names_a_known_instance(op: str, inputs: int) -> None:
     """Those that the text is compiled for here are all there are."""
     named = set()
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
         for channels in range(1, 70):
             sizes, one = (1, channels, 7, 8, 3, 5, 6, 1), torch.zeros(1, dtype=dtype)
-            runs = _cuda.plan("adacof_forward", [one] * 5, sizes) + _cuda.plan("adacof_backward", [one] * 9, sizes)
+            runs = _cuda.plan(f"{op}_forward", [one] * (inputs + 1), sizes)
+            runs += _cuda.plan(f"{op}_backward", [one] * (2 * inputs + 1), sizes)
             named |= {run.instance for run in runs}
-    assert named == set(INSTANCES)
+    assert named == set(INSTANCES[op])
 
 
-def compile_all(nvrtc: Any, architecture: str) -> dict[str, str]:
+def test_unknown_kernels_are_rejected() -> None:
+    with pytest.raises(ValueError, match="warp_forward: no CUDA kernel of that name, expected <op>_forward"):
+        _cuda.plan("warp_forward", (torch.zeros(1),), (1, 1, 1, 1, 1, 1, 1, 1))
+
+
+def compile_all(nvrtc: Any, op: str, architecture: str) -> dict[str, str]:
     """Every instance and the name of its compiled symbol."""
-    program = nvrtc.createProgram(_cuda.source("adacof"), "adacof.cu", (), ())
-    for name in INSTANCES:
+    program = nvrtc.createProgram(_cuda.source(op), f"{op}.cu", (), ())
+    for name in INSTANCES[op]:
         nvrtc.addNameExpression(program, name)
     try:
         nvrtc.compileProgram(program, (f"-arch=sm_{architecture}", *_cuda.OPTIONS))
@@ -46,7 +53,7 @@ def compile_all(nvrtc: Any, architecture: str) -> dict[str, str]:
         pytest.fail(nvrtc.getProgramLog(program))
     assert not nvrtc.getProgramLog(program).strip("\0 \n")
     code = nvrtc.getCUBIN(program)
-    symbols = {name: nvrtc.getLoweredName(program, name) for name in INSTANCES}
+    symbols = {name: nvrtc.getLoweredName(program, name) for name in INSTANCES[op]}
     symbols = {name: s.decode() if isinstance(s, bytes) else s for name, s in symbols.items()}
     assert all(symbol.encode() in code for symbol in symbols.values())
     return symbols
@@ -63,9 +70,10 @@ def nvrtc() -> Any:
     return library
 
 
-def test_text_compiles_for_a_card() -> None:
-    symbols = compile_all(nvrtc(), ARCHITECTURE)
-    assert len(set(symbols.values())) == len(INSTANCES)
+@pytest.mark.parametrize("op", INSTANCES)
+def test_text_compiles_for_a_card(op: str) -> None:
+    symbols = compile_all(nvrtc(), op, ARCHITECTURE)
+    assert len(set(symbols.values())) == len(INSTANCES[op])
 
 
 def test_text_compiles_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:

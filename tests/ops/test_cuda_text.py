@@ -1,6 +1,6 @@
-"""The CUDA text without a card: its arithmetic as host C++ against the reference."""
+"""AdaCoF's CUDA text without a card: its arithmetic as host C++ against the reference."""
 
-import shutil
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,9 +10,9 @@ from vfikit.ops import _cuda
 from vfikit.ops.adacof import _cuda_backward, _cuda_forward, adacof_backward_reference, adacof_reference
 
 from .adacof_cases import gradient, make
-from .cuda_on_host import Host, need
+from .checks import at_most_twice_the_error
+from .cuda_on_host import NAMES, Host
 
-NAMES = {torch.float32: "float", torch.float16: "f16", torch.bfloat16: "bf16"}
 SHAPES = [  # N, C, H, W, F, dilation: each block of channels, several tiles, prime sides
     (2, 1, 5, 7, 1, 1),
     (2, 3, 11, 37, 3, 1),
@@ -26,31 +26,22 @@ SHAPES = [  # N, C, H, W, F, dilation: each block of channels, several tiles, pr
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    need("g++", shutil.which("g++") is not None)
-    return Host(tmp_path_factory.mktemp("cuda_on_host"))
+    return Host("adacof", tmp_path_factory.mktemp("cuda_on_host"))
 
 
 @pytest.fixture
-def host(library: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
-    library.ran.clear()
-    monkeypatch.setattr(_cuda, "available", lambda: True)
-    monkeypatch.setattr(_cuda, "_run", library.run)
-    return library
+def host(library: Host) -> Iterator[Host]:
+    with library.standing_in():
+        yield library
+
+
+def differentiate(inputs: tuple[Tensor, ...], dilation: int, grad: Tensor) -> list[Tensor]:
+    """The output and the four gradients, as the op's CUDA implementation computes them."""
+    return [_cuda_forward(*inputs, dilation), *_cuda_backward(grad, *inputs, dilation, True)]
 
 
 def reference(inputs: tuple[Tensor, ...], dilation: int, grad: Tensor) -> list[Tensor]:
     return [adacof_reference(*inputs, dilation), *adacof_backward_reference(grad, *inputs, dilation)]
-
-
-def errors(results: list[Tensor], exact: list[Tensor]) -> list[float]:
-    return [(result.double() - truth).abs().max().item() for result, truth in zip(results, exact)]
-
-
-def check(results: list[Tensor], plain: list[Tensor], exact: list[Tensor], dtype: torch.dtype) -> None:
-    """At most twice the error of the reference in the same type."""
-    for ours, theirs, truth in zip(errors(results, exact), errors(plain, exact), exact):
-        floor = 2 * torch.finfo(dtype).eps * truth.abs().max().item()  # where the reference happens to be exact
-        assert ours <= 2 * theirs + floor
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -58,9 +49,9 @@ def check(results: list[Tensor], plain: list[Tensor], exact: list[Tensor], dtype
 def test_text_against_reference(host: Host, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     inputs, grad = make(shape, dtype), gradient(shape, dtype)
     exact = reference(tuple(t.double() for t in inputs), shape[-1], grad.double())
-    results = host.differentiate(inputs, shape[-1], grad)
+    results = differentiate(inputs, shape[-1], grad)
     assert all(t.dtype == dtype for t in results)
-    check(results, reference(inputs, shape[-1], grad), exact, dtype)
+    at_most_twice_the_error(results, reference(inputs, shape[-1], grad), exact, dtype)
     assert [run.instance.split("<")[1].split(",")[0] for run in host.ran] == [NAMES[dtype]] * 3
 
 
@@ -68,7 +59,7 @@ def test_text_against_reference(host: Host, shape: tuple[int, ...], dtype: torch
 def test_text_against_reference_float64(host: Host, shape: tuple[int, ...]) -> None:
     inputs, grad = make(shape, torch.float64), gradient(shape, torch.float64)
     exact = reference(inputs, shape[-1], grad)
-    for result, truth in zip(host.differentiate(inputs, shape[-1], grad), exact):
+    for result, truth in zip(differentiate(inputs, shape[-1], grad), exact):
         torch.testing.assert_close(result, truth, rtol=1e-12, atol=1e-12)
 
 
@@ -80,7 +71,7 @@ def test_text_with_nan_infinite_and_huge_offsets(host: Host, dtype: torch.dtype)
     rows[0, 4, 2, 3] = columns[0, 1, 8, 19] = torch.nan
     rows[0, 2, 5], columns[0, 3, :, 4] = torch.inf, -torch.inf
     rows[0, 5, 6], rows[0, 6, 7], columns[0, 7, 1], columns[0, 8, 3] = 3e9, -3e9, 1e30, -1e30
-    for result, truth in zip(host.differentiate(inputs, 1, grad), reference(inputs, 1, grad)):
+    for result, truth in zip(differentiate(inputs, 1, grad), reference(inputs, 1, grad)):
         assert torch.equal(result.isnan(), truth.isnan())
         torch.testing.assert_close(result, truth, rtol=2e-5, atol=2e-5, equal_nan=True)
 
@@ -98,9 +89,9 @@ def test_any_grid_gives_the_same(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     """Fewer blocks than work: the kernels stride over tiles, channels or taps, and the batch."""
     shape = (3, 21, 19, 70, 3, 1)
     inputs, grad = make(shape), gradient(shape)
-    full = host.differentiate(inputs, 1, grad)
+    full = differentiate(inputs, 1, grad)
     monkeypatch.setattr(_cuda, "MOST_BLOCKS", (2, 1, 2))
-    few = host.differentiate(inputs, 1, grad)
+    few = differentiate(inputs, 1, grad)
     assert [run.grid for run in host.ran] == [(9, 2, 3), (9, 3, 3), (9, 2, 3)] + 3 * [(2, 1, 2)]
     for a, b in zip(full[:1] + full[2:], few[:1] + few[2:]):
         assert torch.equal(a, b)
@@ -129,7 +120,7 @@ def test_mixed_types_are_computed_in_the_widest(host: Host) -> None:
     shape = (1, 3, 4, 5, 3, 1)
     image, *maps = make(shape)
     inputs = (image.half(), *maps)
-    results, expected = (f(inputs, 1, gradient(shape).half()) for f in (host.differentiate, reference))
+    results, expected = (f(inputs, 1, gradient(shape).half()) for f in (differentiate, reference))
     for result, truth in zip(results, expected):
         assert result.dtype == truth.dtype
         torch.testing.assert_close(result, truth)
@@ -138,7 +129,7 @@ def test_mixed_types_are_computed_in_the_widest(host: Host) -> None:
 
 def test_nothing_to_do(host: Host) -> None:
     shape = (0, 3, 4, 5, 3, 1)
-    assert host.differentiate(make(shape), 1, gradient(shape))[0].shape == (0, 3, 4, 5)
+    assert differentiate(make(shape), 1, gradient(shape))[0].shape == (0, 3, 4, 5)
     assert not host.ran
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from . import _cpu, _cuda
 
-OPS = ("adacof",)
+OPS = ("adacof", "dsepconv")
 
 
 class Backend(NamedTuple):

@@ -19,6 +19,8 @@ SOURCES = Path(__file__).with_name("cuda")
 OPTIONS = ("--std=c++17",)
 BLOCK = (32, 8, 1)  # pixels of one thread block; a warp is 32 neighbours of one row
 MOST_BLOCKS = (2**20, 65535, 65535)  # the kernels stride over more
+# Backward: how many maps there are, and whether a thread owns a row of their taps or all of them.
+BACKWARD = {"adacof_backward": (3, "row"), "dsepconv_backward": (5, "all")}
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "f16", torch.bfloat16: "bf16"}
 
 
@@ -38,25 +40,26 @@ def plan(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> l
         raise ValueError(f"{name}: sizes are {tuple(sizes)}, expected each below 2**30 on CUDA")
     first = tensors[0]
     assert first is not None
-    batch, channels, _, _, kernel, height, width, _ = sizes
+    batch, channels, _, _, kernel, height, width = sizes[:7]
     block = channels if channels <= 4 else 8 if channels <= 8 else 16  # channels that share the maps' reads
-    tiles = -(-width // BLOCK[0]) * -(-height // BLOCK[1])
+    blocks, tiles = -(-channels // block), -(-width // BLOCK[0]) * -(-height // BLOCK[1])
 
     def one(kernel_name: str, rows: int, *arguments: Tensor | None) -> Launch:
         x, y, z = (min(count, most) for count, most in zip((tiles, rows, batch), MOST_BLOCKS))
         instance = f"{kernel_name}<{_TYPES[first.dtype]}, {block}>"
         return Launch(instance, (x, y, z), tuple(t for t in arguments if t is not None), tuple(sizes))
 
-    if name == "adacof_forward":
-        return [one(name, -(-channels // block), *tensors)]
-    if name == "adacof_backward":
-        grad, frame, *maps = tensors[:5]
-        to_input, *to_maps = tensors[5:]
-        runs = [one("adacof_backward_maps", kernel, grad, frame, *maps, *to_maps)]
-        if to_input is not None:
-            runs.append(one("adacof_backward_input", -(-channels // block), grad, *maps, to_input))
-        return runs
-    raise ValueError(f"{name}: no CUDA kernel of that name, expected adacof_forward or adacof_backward")
+    if name in ("adacof_forward", "dsepconv_forward"):
+        return [one(name, blocks, *tensors)]
+    if name not in BACKWARD:
+        raise ValueError(f"{name}: no CUDA kernel of that name, expected <op>_forward or <op>_backward")
+    maps, owned = BACKWARD[name]
+    grad, frame, to_input = tensors[0], tensors[1], tensors[2 + maps]
+    given, to_maps = tensors[2 : 2 + maps], tensors[3 + maps :]
+    runs = [one(f"{name}_maps", kernel if owned == "row" else 1, grad, frame, *given, *to_maps)]
+    if to_input is not None:
+        runs.append(one(f"{name}_input", blocks, grad, *given, to_input))
+    return runs
 
 
 def launch(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> None:
@@ -77,7 +80,9 @@ def _run(op: str, run: Launch) -> None:
 
 
 def source(op: str) -> str:
-    return (SOURCES / f"{op}.cu").read_text(encoding="utf-8")
+    """The op's text with what the texts share in place: launchers look for no files, and cache what they are given."""
+    shared, text = ((SOURCES / name).read_text(encoding="utf-8") for name in ("pixels.h", f"{op}.cu"))
+    return text.replace('#include "pixels.h"', shared)
 
 
 @functools.cache

@@ -12,7 +12,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-from ._pixels import add, compute_type, read
+from . import _cpu, _cuda
+from ._pixels import Launch, add, compute_type, read, stored_type
 
 _Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -95,6 +96,7 @@ def dsepconv_backward_reference(
     offset_x: Tensor,
     offset_y: Tensor,
     mask: Tensor,
+    *,
     with_input: bool = True,
 ) -> _Six:
     """The gradients of the definition, written out: an op's own backward runs where autograd does not record."""
@@ -130,7 +132,7 @@ def _taps(input: Tensor, offset_x: Tensor, offset_y: Tensor, kernel: int, comput
     start = 1 - (kernel - 1) // 2  # as published
     rows = torch.arange(offset_x.shape[2], device=input.device)[:, None] + start
     columns = torch.arange(offset_x.shape[3], device=input.device) + start
-    limit = height + width + kernel  # as far is beyond the border all the same
+    limit = height + width + kernel  # as far as that is beyond the border all the same
 
     def axis(offset: Tensor, place: Tensor, size: int) -> tuple[list[Tensor], Tensor, Tensor]:
         """The two pixels on one axis, and their factors."""
@@ -170,7 +172,8 @@ def _backward(
     with_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The six gradients; the input's, which costs as much as the rest, is empty unless ``with_input``."""
-    return dsepconv_backward_reference(grad, input, vertical, horizontal, offset_x, offset_y, mask, with_input)
+    inputs = (input, vertical, horizontal, offset_x, offset_y, mask)
+    return dsepconv_backward_reference(grad, *inputs, with_input=with_input)
 
 
 @_forward.register_fake
@@ -207,6 +210,60 @@ def _flops(input_shape: torch.Size, *shapes: Any, **more: Any) -> int:
 def _backward_flops(grad_shape: torch.Size, *shapes: Any, **more: Any) -> int:
     """The forward's reads again for the maps' gradients, and as many additions into the input's."""
     return 2 * _flops(*shapes)
+
+
+def _native_forward(launch: Launch, *inputs: Tensor) -> Tensor:
+    stored = stored_type(launch, *inputs)
+    input, *maps = (t.to(stored).contiguous() for t in inputs)
+    output = input.new_empty(*input.shape[:2], *maps[0].shape[2:])
+    if output.numel():
+        launch("dsepconv_forward", (input, *maps, output), (*input.shape, *maps[0].shape[1:]))
+    return output.to(inputs[0].dtype)
+
+
+def _native_backward(launch: Launch, grad: Tensor, *inputs: Tensor, with_input: bool) -> _Six:
+    stored = stored_type(launch, *inputs)
+    tensors = [t.to(stored).contiguous() for t in (grad, *inputs)]
+    to_maps = [torch.empty_like(t) for t in tensors[2:]]
+    to_input = torch.zeros_like(tensors[1] if with_input else tensors[1].new_empty(0), dtype=compute_type(*inputs))
+    if grad.numel():
+        sizes = (*inputs[0].shape, *inputs[1].shape[1:])
+        launch("dsepconv_backward", (*tensors, to_input if with_input else None, *to_maps), sizes)
+    else:
+        to_maps = [t.zero_() for t in to_maps]
+    a, b, c, d, e, f = (g.to(t.dtype) for g, t in zip((to_input, *to_maps), inputs))
+    return a, b, c, d, e, f
+
+
+def _cuda_forward(*inputs: Tensor) -> Tensor:
+    return _native_forward(_cuda.launch, *inputs) if _cuda.available() else dsepconv_reference(*inputs)
+
+
+def _cuda_backward(grad: Tensor, *inputs: Tensor, with_input: bool) -> _Six:
+    if not _cuda.available() or (with_input and torch.are_deterministic_algorithms_enabled()):
+        return dsepconv_backward_reference(grad, *inputs, with_input=with_input)
+    return _native_backward(_cuda.launch, grad, *inputs, with_input=with_input)
+
+
+if _cpu.available():
+
+    @_forward.register_kernel("cpu")
+    def _(*inputs):  # type: ignore[no-untyped-def]
+        return _native_forward(_cpu.launch, *inputs)
+
+    @_backward.register_kernel("cpu")
+    def _(*inputs):  # type: ignore[no-untyped-def]
+        return _native_backward(_cpu.launch, *inputs[:-1], with_input=inputs[-1])
+
+
+@_forward.register_kernel("cuda")
+def _(*inputs):  # type: ignore[no-untyped-def]
+    return _cuda_forward(*inputs)
+
+
+@_backward.register_kernel("cuda")
+def _(*inputs):  # type: ignore[no-untyped-def]
+    return _cuda_backward(*inputs[:-1], with_input=inputs[-1])
 
 
 for _device in ("cpu", "cuda"):

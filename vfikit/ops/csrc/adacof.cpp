@@ -1,24 +1,91 @@
-// The C symbols of AdaCoF; vfikit/ops/adacof.py has the definition. Returns 0, or 1 without memory for scratch space.
-#include "adacof_backward.h"
-#include "adacof_exact.h"
-#include "adacof_forward.h"
+// AdaCoF on CPUs; vfikit/ops/adacof.py has the definition. The C symbols return 0, or 1 without memory for scratch space.
+#include "taps_backward.h"
+#include "taps_exact.h"
+#include "taps_forward.h"
 
-using vfikit::adacof::Shape;
+namespace vfikit {
+namespace adacof {
+
+using namespace taps;
+
+struct AdaCoF {
+    static constexpr bool SEPARABLE = false;
+
+    // The fraction of an offset; negative where the offset is, and NaN where that is.
+    template <class V>
+    struct Share {
+        V fraction;
+        VFIKIT_INLINE V before() const { return 1 - fraction; }
+        VFIKIT_INLINE V after() const { return fraction; }
+        VFIKIT_INLINE void divide(V w, V& first, V& second) const { second = w * fraction, first = w - second; }
+        VFIKIT_INLINE void save(float (*to)[TILE], int p) const { store(to[0] + p, fraction); }
+        static VFIKIT_INLINE Share saved(const float (*from)[TILE], int p) { return {load<V>(from[0] + p)}; }
+    };
+
+    template <bool MENDED, class V, class I>
+    static VFIKIT_INLINE I split(const Axis<V, I>& axis, V offset, I place, Share<V>& share) {
+        const V bounded = axis.bound(offset);
+        const I whole = axis.template truncate<MENDED>(bounded);
+        share.fraction = bounded - axis.widen(whole);
+        return axis.clamp(whole + place);
+    }
+
+    template <class V, class T>
+    static VFIKIT_INLINE V weight(const JobOf<T>& job, int64_t row, int64_t column, int64_t pixel, int64_t left) {
+        return load_some<V>(job.weight + (row * job.s.kernel + column) * job.s.pixels() + pixel, left);
+    }
+
+    template <class V, class T>
+    static VFIKIT_INLINE void add_gradient(const JobOf<T>& job, int64_t row, int64_t column, int64_t pixel,
+                                           int64_t left, V gradient) {
+        T* to = job.grad_weight + (row * job.s.kernel + column) * job.s.pixels() + pixel;
+        if (job.first) gradient += load_some<V>(to, left);
+        store_some(to, gradient, left);
+    }
+};
+
+VFIKIT_FORWARD(AdaCoF)
+VFIKIT_BACKWARD(AdaCoF)
+
+template <class T>
+JobOf<T> job_of(const Shape& s, const T* weight, const T* offset_i, const T* offset_j) {
+    JobOf<T> job = {};
+    job.s = s, job.weight = weight, job.offset_i = offset_i, job.offset_j = offset_j;
+    return job;
+}
+
+template <class T>
+JobOf<T> job_of(const Shape& s, const T* weight, const T* offset_i, const T* offset_j, const T* grad, T* grad_weight,
+                T* grad_offset_i, T* grad_offset_j) {
+    JobOf<T> job = job_of(s, weight, offset_i, offset_j);
+    job.grad = grad, job.grad_weight = grad_weight;
+    job.grad_offset_i = grad_offset_i, job.grad_offset_j = grad_offset_j;
+    return job;
+}
+
+}  // namespace adacof
+}  // namespace vfikit
+
+using namespace vfikit::adacof;
 
 VFIKIT_API int vfikit_adacof_forward_f32(const float* input, const float* weight, const float* offset_i,
                                          const float* offset_j, float* output, int64_t batch, int64_t channels,
                                          int64_t height, int64_t width, int64_t kernel, int64_t out_height,
                                          int64_t out_width, int64_t dilation, int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation};
-    return vfikit::adacof::forward(s, input, weight, offset_i, offset_j, output, threads);
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0};
+    Job job = job_of(s, weight, offset_i, offset_j);
+    job.output = output;
+    return vfikit::taps::forward<AdaCoF>(job, input, forward_kernel, threads);
 }
 
 VFIKIT_API int vfikit_adacof_forward_f64(const double* input, const double* weight, const double* offset_i,
                                          const double* offset_j, double* output, int64_t batch, int64_t channels,
                                          int64_t height, int64_t width, int64_t kernel, int64_t out_height,
                                          int64_t out_width, int64_t dilation, int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation};
-    return vfikit::adacof::forward_exact(s, input, weight, offset_i, offset_j, output, threads);
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0};
+    JobOf<double> job = job_of(s, weight, offset_i, offset_j);
+    job.output = output;
+    return vfikit::taps::forward_exact<AdaCoF>(job, input, threads);
 }
 
 // grad_input may be null: it costs as much as the rest.
@@ -28,9 +95,9 @@ VFIKIT_API int vfikit_adacof_backward_f32(const float* grad, const float* input,
                                           int64_t batch, int64_t channels, int64_t height, int64_t width,
                                           int64_t kernel, int64_t out_height, int64_t out_width, int64_t dilation,
                                           int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation};
-    return vfikit::adacof::backward(s, grad, input, weight, offset_i, offset_j, grad_input, grad_weight, grad_offset_i,
-                                    grad_offset_j, threads);
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0};
+    const Job job = job_of(s, weight, offset_i, offset_j, grad, grad_weight, grad_offset_i, grad_offset_j);
+    return vfikit::taps::backward<AdaCoF>(job, input, grad_input, backward_kernel, threads);
 }
 
 VFIKIT_API int vfikit_adacof_backward_f64(const double* grad, const double* input, const double* weight,
@@ -39,7 +106,7 @@ VFIKIT_API int vfikit_adacof_backward_f64(const double* grad, const double* inpu
                                           int64_t batch, int64_t channels, int64_t height, int64_t width,
                                           int64_t kernel, int64_t out_height, int64_t out_width, int64_t dilation,
                                           int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation};
-    return vfikit::adacof::backward_exact(s, grad, input, weight, offset_i, offset_j, grad_input, grad_weight,
-                                          grad_offset_i, grad_offset_j, threads);
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0};
+    const JobOf<double> job = job_of(s, weight, offset_i, offset_j, grad, grad_weight, grad_offset_i, grad_offset_j);
+    return vfikit::taps::backward_exact<AdaCoF>(job, input, grad_input, threads);
 }

@@ -14,6 +14,7 @@ struct dim3 {
 };
 static dim3 gridDim, blockDim, blockIdx, threadIdx;
 
+using std::floor;
 using std::trunc;
 
 template <class T>

@@ -1,12 +1,12 @@
-// AdaCoF forward, float32. Memory bounds it, so the order of things is that of the caches: a chunk of pixels takes all
+// Sampling at free taps forward, float32. Memory bounds it, so the order of things is that of the caches: a chunk of pixels takes all
 // its taps while the part of the frame that they read stays in L1, and meanwhile the maps of the band after this one
 // are fetched into L2, tap group by tap group: all F * F * 3 map streams together would defeat the prefetcher.
 #pragma once
 
-#include "adacof.h"
+#include "taps.h"
 
 namespace vfikit {
-namespace adacof {
+namespace taps {
 
 constexpr int CHUNK = 64;        // output pixels, flat
 constexpr int BAND = 8 * CHUNK;  // whose maps are fetched together
@@ -37,35 +37,36 @@ struct alignas(64) Reads {
 
 // The two axes and the places of a chunk's pixels.
 template <int BYTES>
-struct Grid {
-    Axis<Vec<float, BYTES / 4>, Vec<int32_t, BYTES / 4>, false> rows, columns;
+struct Grid : Axes<BYTES> {
     alignas(64) int32_t row[CHUNK], column[CHUNK];
-    explicit Grid(const Shape& s) : rows(s.height, s.out_height, 0), columns(s.width, s.out_width, 0) {}
+    explicit Grid(const Shape& s) : Axes<BYTES>(s) {}
 };
 
-template <int BYTES, int B, bool WHOLE>
+template <class Op, int BYTES, int B, bool WHOLE>
 VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count,
                                  Reads& reads) {
     constexpr int N = BYTES / 4;
     typedef Vec<float, N> V;
     typedef Vec<int32_t, N> I;
     const Shape& s = job.s;
-    const float* weight = job.weight + tap * s.pixels() + start;
+    const int64_t row = tap / s.kernel, column = tap % s.kernel;
     const float* offset_i = job.offset_i + tap * s.pixels() + start;
     const float* offset_j = job.offset_j + tap * s.pixels() + start;
-    const int32_t i = static_cast<int32_t>(tap / s.kernel * s.dilation);
-    const int32_t j = static_cast<int32_t>(tap % s.kernel * s.dilation);
+    const int32_t i = static_cast<int32_t>(row * s.dilation), j = static_cast<int32_t>(column * s.dilation);
     const int32_t pitch = static_cast<int32_t>(s.pitch() * B);
     for (int p = 0; p < count; p += N) {
         const int left = WHOLE ? N : count - p;
-        V down, right;
-        const I y = grid.rows.split(load_some<V>(offset_i + p, left), load<I>(grid.row + p) + i, down);
-        const I x = grid.columns.split(load_some<V>(offset_j + p, left), load<I>(grid.column + p) + j, right);
-        const V w = load_some<V>(weight + p, left);
+        typename Op::template Share<V> down, right;
+        const V moved_i = load_some<V>(offset_i + p, left), moved_j = load_some<V>(offset_j + p, left);
+        const I y = Op::template split<false>(grid.rows, moved_i, load<I>(grid.row + p) + i, down);
+        const I x = Op::template split<false>(grid.columns, moved_j, load<I>(grid.column + p) + j, right);
         store(reads.index + p, y * pitch + x * B);
-        const V below = w * down, above = w - below, above_right = above * right, below_right = below * right;
-        store(reads.above_left + p, above - above_right), store(reads.above_right + p, above_right);
-        store(reads.below_left + p, below - below_right), store(reads.below_right + p, below_right);
+        V above, below, first, second;
+        down.divide(Op::template weight<V>(job, row, column, start + p, left), above, below);
+        right.divide(above, first, second);
+        store(reads.above_left + p, first), store(reads.above_right + p, second);
+        right.divide(below, first, second);
+        store(reads.below_left + p, first), store(reads.below_right + p, second);
     }
 }
 
@@ -103,16 +104,16 @@ VFIKIT_INLINE void read_all(const float* above, const float* below, const Reads&
     (read<K, BYTES, B>(above, below, reads, p, sum[K]), ...);
 }
 
-// G taps of a chunk; `ahead` is where the maps to be fetched meanwhile begin.
-template <int BYTES, int B, int G, bool WHOLE>
-VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count, int64_t ahead,
-                          float* sums) {
+// G taps of a chunk; meanwhile the maps of the taps from `group` on are fetched, from place `ahead`.
+template <class Op, int BYTES, int B, int G, bool WHOLE>
+VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count,
+                          int64_t group, int64_t ahead, float* sums) {
     constexpr int N = PIXELS<BYTES, B>;
     typedef Sum<BYTES, B> V;
     const int64_t step = job.s.pixels(), row = job.s.pitch() * B;
     const float *above = job.packed + row + B, *below = above + row;  // pixels (0, 0) and (1, 0)
     Reads reads[G];
-    for (int g = 0; g < G; ++g) prepare_chunk<BYTES, B, WHOLE>(job, grid, tap + g, start, count, reads[g]);
+    for (int g = 0; g < G; ++g) prepare_chunk<Op, BYTES, B, WHOLE>(job, grid, tap + g, start, count, reads[g]);
     for (int p = 0; p < count; p += N) {
         V sum[N];
         for (int k = 0; k < N; ++k) sum[k] = tap == 0 ? V{} : load<V>(sums + (p + k) * WIDTH<B>);
@@ -122,6 +123,10 @@ VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, 
                 __builtin_prefetch(job.weight + ahead + g * step + p, 0, 2);
                 __builtin_prefetch(job.offset_i + ahead + g * step + p, 0, 2);
                 __builtin_prefetch(job.offset_j + ahead + g * step + p, 0, 2);
+                if (Op::SEPARABLE && group + g < job.s.kernel) {
+                    __builtin_prefetch(job.vertical + ahead + g * step + p, 0, 2);
+                    __builtin_prefetch(job.horizontal + ahead + g * step + p, 0, 2);
+                }
             }
             read_all<BYTES, B>(above, below, reads[g], p, sum, std::make_integer_sequence<int, N>());
         }
@@ -143,7 +148,7 @@ VFIKIT_INLINE void finish(const Job& job, int64_t start, int count, const float*
     }
 }
 
-template <int BYTES, int B>
+template <class Op, int BYTES, int B>
 VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
     const Shape& s = job.s;
     alignas(64) float sums[CHUNK * WIDTH<B>];
@@ -157,30 +162,34 @@ VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
         for (; t + GROUP <= s.taps(); t += GROUP, ++slot) {
             const int64_t part = slot % (BAND / CHUNK) * CHUNK, group = slot / (BAND / CHUNK) * GROUP;
             const int64_t ahead = group * s.pixels() + start + BAND + part;
-            if (count == CHUNK) gather<BYTES, B, GROUP, true>(job, grid, t, at, CHUNK, ahead, sums);
-            else gather<BYTES, B, GROUP, false>(job, grid, t, at, count, ahead, sums);
+            if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(job, grid, t, at, CHUNK, group, ahead, sums);
+            else gather<Op, BYTES, B, GROUP, false>(job, grid, t, at, count, group, ahead, sums);
         }
-        for (; t < s.taps(); ++t) gather<BYTES, B, 1, false>(job, grid, t, at, count, t * s.pixels() + end, sums);
+        for (; t < s.taps(); ++t)
+            gather<Op, BYTES, B, 1, false>(job, grid, t, at, count, t, t * s.pixels() + end, sums);
         finish<B>(job, at, count, sums);
     }
 }
 
-template <int BYTES>
-VFIKIT_INLINE void forward_1(const Job& job, int64_t start) { forward_band<BYTES, 1>(job, start); }
-template <int BYTES>
-VFIKIT_INLINE void forward_3(const Job& job, int64_t start) { forward_band<BYTES, 3>(job, start); }
-template <int BYTES>
-VFIKIT_INLINE void forward_4(const Job& job, int64_t start) { forward_band<BYTES, 4>(job, start); }
-template <int BYTES>
-VFIKIT_INLINE void forward_8(const Job& job, int64_t start) { forward_band<BYTES, 8>(job, start); }
-template <int BYTES>
-VFIKIT_INLINE void forward_16(const Job& job, int64_t start) { forward_band<BYTES, 16>(job, start); }
-
-VFIKIT_DISPATCH(forward_block_1, forward_1, (const Job& job, int64_t start), (job, start))
-VFIKIT_DISPATCH(forward_block_3, forward_3, (const Job& job, int64_t start), (job, start))
-VFIKIT_DISPATCH(forward_block_4, forward_4, (const Job& job, int64_t start), (job, start))
-VFIKIT_DISPATCH(forward_block_8, forward_8, (const Job& job, int64_t start), (job, start))
-VFIKIT_DISPATCH(forward_block_16, forward_16, (const Job& job, int64_t start), (job, start))
+// forward_band of an op for each block of channels, and `forward_kernel(block)`, which picks one.
+#define VFIKIT_FORWARD_OF(Op, B)                                                                                  \
+    template <int BYTES>                                                                                          \
+    VFIKIT_INLINE void forward_##B(const Job& job, int64_t start) { forward_band<Op, BYTES, B>(job, start); }     \
+    VFIKIT_DISPATCH(forward_block_##B, forward_##B, (const Job& job, int64_t start), (job, start))
+#define VFIKIT_FORWARD(Op)                                                                                        \
+    VFIKIT_FORWARD_OF(Op, 1)                                                                                      \
+    VFIKIT_FORWARD_OF(Op, 3)                                                                                      \
+    VFIKIT_FORWARD_OF(Op, 4)                                                                                      \
+    VFIKIT_FORWARD_OF(Op, 8)                                                                                      \
+    VFIKIT_FORWARD_OF(Op, 16)                                                                                     \
+    inline ForwardKernel forward_kernel(int64_t block) {                                                          \
+        return block == 1   ? forward_block_1()                                                                   \
+               : block == 3 ? forward_block_3()                                                                   \
+               : block == 4 ? forward_block_4()                                                                   \
+               : block == 8 ? forward_block_8()                                                                   \
+                            : forward_block_16();                                                                 \
+    }
+typedef void (*ForwardKernel)(const Job& job, int64_t start);
 
 // How many channels to pack at once: all that is left, within 4.5 % of what the call reads and writes, and at least
 // four (which stays under 5 % from F = 5 on, three channels taking three).
@@ -192,27 +201,26 @@ inline int64_t channels_at_once(const Shape& s, int64_t left, int64_t passes) {
     return room >= 16 ? 16 : room >= 8 ? 8 : 4;
 }
 
-inline int forward(const Shape& s, const float* input, const float* weight, const float* offset_i,
-                   const float* offset_j, float* output, int64_t threads) {
-    const int64_t most = channels_at_once(s, s.channels, 1), maps = s.taps() * s.pixels();
-    const int64_t bands = (s.pixels() + BAND - 1) / BAND;
+template <class Op>
+int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_t block), int64_t threads) {
+    const Shape& s = whole.s;
+    const int64_t most = channels_at_once(s, s.channels, 1), bands = (s.pixels() + BAND - 1) / BAND;
     Scratch scratch(s.packed() * most * sizeof(float) + 64);
     float* packed = scratch.as<float>();
     if (!packed) return 1;
-    advise(output, s.batch * s.channels * s.pixels() * sizeof(float));
+    advise(whole.output, s.batch * s.channels * s.pixels() * sizeof(float));
     for (int64_t n = 0; n < s.batch; ++n) {
-        Job job = {};
-        job.s = s, job.packed = packed, job.output = output + n * s.channels * s.pixels();
-        job.weight = weight + n * maps, job.offset_i = offset_i + n * maps, job.offset_j = offset_j + n * maps;
+        Job job = whole.item<Op>(n);
+        job.packed = packed;
         const float* frame = input + n * s.channels * s.plane();
         for (int64_t block; job.first < s.channels; job.first += block) {
             block = channels_at_once(s, s.channels - job.first, 1);
-            auto kernel = forward_block_4();
-            if (block == 1) pack<1>(s, frame, job.first, threads, packed), kernel = forward_block_1();
-            if (block == 3) pack<3>(s, frame, job.first, threads, packed), kernel = forward_block_3();
+            if (block == 1) pack<1>(s, frame, job.first, threads, packed);
+            if (block == 3) pack<3>(s, frame, job.first, threads, packed);
             if (block == 4) pack<4>(s, frame, job.first, threads, packed);
-            if (block == 8) pack<8>(s, frame, job.first, threads, packed), kernel = forward_block_8();
-            if (block == 16) pack<16>(s, frame, job.first, threads, packed), kernel = forward_block_16();
+            if (block == 8) pack<8>(s, frame, job.first, threads, packed);
+            if (block == 16) pack<16>(s, frame, job.first, threads, packed);
+            const ForwardKernel kernel = choose(block);
             parallel((bands + BANDS - 1) / BANDS, threads, [&](int64_t item, int64_t) {
                 for (int64_t band = item * BANDS; band < bands && band < (item + 1) * BANDS; ++band)
                     kernel(job, band * BAND);
@@ -222,5 +230,5 @@ inline int forward(const Shape& s, const float* input, const float* weight, cons
     return 0;
 }
 
-}  // namespace adacof
+}  // namespace taps
 }  // namespace vfikit

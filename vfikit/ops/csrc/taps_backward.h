@@ -1,13 +1,13 @@
-// AdaCoF backward, float32. The gradients of the maps need, at each tap, the products of the output's gradient with the
+// Sampling at free taps backward, float32. The gradients of the maps need, at each tap, the products of the output's gradient with the
 // four neighbours. The input's gradient is scattered by bands of output rows, each into its own window of input rows;
 // bands of one parity have disjoint windows, so that the two parities in turn give the same sums whatever the threads.
 // Taps that leave their band's window are left for a last pass, where each thread owns rows of the gradient.
 #pragma once
 
-#include "adacof.h"
+#include "taps.h"
 
 namespace vfikit {
-namespace adacof {
+namespace taps {
 
 constexpr int64_t MARGIN = 16;  // rows that a window extends beyond the taps of its band
 
@@ -25,7 +25,7 @@ inline int64_t window_rows(const Shape& s) { return 2 * band_rows(s) + 1; }
 inline Band band(const Shape& s, int64_t index) {
     const int64_t first = index * band_rows(s), rows = s.out_height - first;
     const int64_t last = first + (rows < band_rows(s) ? rows : band_rows(s)) - 1;
-    const int64_t low = first - MARGIN + 1, high = last + s.reach() + MARGIN + 2;
+    const int64_t low = first + s.origin - MARGIN + 1, high = last + s.origin + s.reach() + MARGIN + 2;
     return {first * s.out_width, (last + 1) * s.out_width, low > 0 ? low : 0,
             high < s.height + 1 ? high : s.height + 1};
 }
@@ -58,7 +58,7 @@ template <int B>
 VFIKIT_INLINE void dot_products(const Job& job, const Quads& quads, const float* grad, int count, int64_t next,
                                 float (*dot)[TILE]) {
     typedef Vec<float, 8> V;
-    const float* from = job.packed + quads.base * B;
+    const float* from = job.packed + job.s.base() * B;
     const int64_t row = job.s.pitch() * B;
     for (int p = 0; p < count; p += 4) {
         if (p % 16 == 0) {
@@ -84,25 +84,28 @@ VFIKIT_INLINE void dot_products(const Job& job, const Quads& quads, const float*
     }
 }
 
-template <int BYTES>
-VFIKIT_INLINE void map_gradients(const Job& job, const Parts& parts, const float (*dot)[TILE], int64_t at, int count) {
+template <class Op, int BYTES>
+VFIKIT_INLINE void map_gradients(const Job& job, const Parts& parts, const float (*dot)[TILE], int64_t tap,
+                                 int64_t start, int count) {
     constexpr int N = BYTES / 4;
     typedef Vec<float, N> V;
-    float *grad_weight = job.grad_weight + at, *grad_i = job.grad_offset_i + at, *grad_j = job.grad_offset_j + at;
+    typedef typename Op::template Share<V> Share;
+    const int64_t at = tap * job.s.pixels() + start, row = tap / job.s.kernel, column = tap % job.s.kernel;
+    float *grad_i = job.grad_offset_i + at, *grad_j = job.grad_offset_j + at;
     for (int p = 0; p < count; p += N) {
         const V d00 = load<V>(dot[0] + p), d01 = load<V>(dot[1] + p), d10 = load<V>(dot[2] + p);
         const V d11 = load<V>(dot[3] + p), w = load<V>(parts.weight + p);
-        const V fa = load<V>(parts.down + p), fb = load<V>(parts.right + p);
-        const V above = d00 * (1 - fb) + d01 * fb, below = d10 * (1 - fb) + d11 * fb;
-        V weight = above * (1 - fa) + below * fa;
-        V i = w * ((d10 - d00) * (1 - fb) + (d11 - d01) * fb);
-        V j = w * ((d01 - d00) * (1 - fa) + (d11 - d10) * fa);
+        const Share down = Share::saved(parts.down, p), right = Share::saved(parts.right, p);
+        const V above = d00 * right.before() + d01 * right.after();
+        const V below = d10 * right.before() + d11 * right.after();
+        V i = w * ((d10 - d00) * right.before() + (d11 - d01) * right.after());
+        V j = w * ((d01 - d00) * down.before() + (d11 - d10) * down.after());
         if (job.first) {  // not the first block of channels
-            weight += load_some<V>(grad_weight + p, count - p);
             i += load_some<V>(grad_i + p, count - p);
             j += load_some<V>(grad_j + p, count - p);
         }
-        store_some(grad_weight + p, weight, count - p);
+        Op::template add_gradient<V>(job, row, column, start + p, count - p,
+                                     above * down.before() + below * down.after());
         store_some(grad_i + p, i, count - p);
         store_some(grad_j + p, j, count - p);
     }
@@ -112,9 +115,10 @@ template <int N, int B>
 VFIKIT_INLINE void scatter(const Job& job, const Quads& quads, const float* grad, int count, const Window& window,
                            bool check) {
     typedef Vec<float, B> V;
-    float* to = window.rows + (quads.base - window.low * job.s.pitch()) * B;
+    const int64_t base = job.s.base();
+    float* to = window.rows + (base - window.low * job.s.pitch()) * B;
     const int64_t row = job.s.pitch() * B;
-    const int64_t least = window.low * job.s.pitch() - quads.base, most = window.high * job.s.pitch() - quads.base;
+    const int64_t least = window.low * job.s.pitch() - base, most = window.high * job.s.pitch() - base;
     for (int p = 0; p < count; p += N)
         for (int q = 0; q < N; ++q) {  // in the quadruples' order: neighbours, which write the same places, are apart
             const int pixel = p + q % (N / 4) * 4 + q / (N / 4);
@@ -130,13 +134,14 @@ VFIKIT_INLINE void scatter(const Job& job, const Quads& quads, const float* grad
         }
 }
 
-template <int BYTES, int B>
+template <class Op, int BYTES, int B>
 VFIKIT_INLINE void backward_tile(const Job& job, int64_t start, int64_t end, const Window& window) {
     const Shape& s = job.s;
     const int count = static_cast<int>(end - start < TILE ? end - start : TILE);
     Places places;
     Quads quads;
     Parts parts;
+    const Axes<BYTES> axes(s);
     alignas(64) float grad[(TILE + 16) * GRAD<B>], dot[4][TILE];
     locate<TILE>(s, start, count, places.row, places.column);
     memset(grad, 0, sizeof grad);
@@ -148,11 +153,12 @@ VFIKIT_INLINE void backward_tile(const Job& job, int64_t start, int64_t end, con
     }
     for (int64_t t = 0; t < s.taps(); ++t) {
         const int64_t low = window.low * s.pitch(), high = window.high * s.pitch();
-        const bool left = window.rows ? prepare<BYTES, true, true>(job, places, t, start, count, quads, &parts, low, high)
-                                      : prepare<BYTES, false, true>(job, places, t, start, count, quads, &parts, 0, 0);
+        const bool left =
+            window.rows ? prepare<Op, BYTES, true>(job, axes, places, t, start, count, quads, parts, low, high)
+                        : prepare<Op, BYTES, false>(job, axes, places, t, start, count, quads, parts, 0, 0);
         const int64_t next = t + 1 < s.taps() ? (t + 1) * s.pixels() + start : start + TILE;
         dot_products<B>(job, quads, grad, count, next, dot);
-        map_gradients<BYTES>(job, parts, dot, t * s.pixels() + start, count);
+        map_gradients<Op, BYTES>(job, parts, dot, t, start, count);
         if (window.rows) {
             if (left) window.left[t] = 1;
             if (left) scatter<BYTES / 4, B>(job, quads, grad, count, window, true);
@@ -161,18 +167,21 @@ VFIKIT_INLINE void backward_tile(const Job& job, int64_t start, int64_t end, con
     }
 }
 
-template <int BYTES>
-VFIKIT_INLINE void backward_4(const Job& job, int64_t start, int64_t end, const Window& w) {
-    backward_tile<BYTES, 4>(job, start, end, w);
-}
-template <int BYTES>
-VFIKIT_INLINE void backward_16(const Job& job, int64_t start, int64_t end, const Window& w) {
-    backward_tile<BYTES, 16>(job, start, end, w);
-}
-VFIKIT_DISPATCH(backward_block_4, backward_4, (const Job& job, int64_t start, int64_t end, const Window& w),
-                (job, start, end, w))
-VFIKIT_DISPATCH(backward_block_16, backward_16, (const Job& job, int64_t start, int64_t end, const Window& w),
-                (job, start, end, w))
+// backward_tile of an op for each block of channels, and `backward_kernel(block)`, which picks one.
+#define VFIKIT_BACKWARD_OF(Op, B)                                                                                 \
+    template <int BYTES>                                                                                          \
+    VFIKIT_INLINE void backward_##B(const Job& job, int64_t start, int64_t end, const Window& window) {           \
+        backward_tile<Op, BYTES, B>(job, start, end, window);                                                     \
+    }                                                                                                             \
+    VFIKIT_DISPATCH(backward_block_##B, backward_##B,                                                             \
+                    (const Job& job, int64_t start, int64_t end, const Window& window), (job, start, end, window))
+#define VFIKIT_BACKWARD(Op)                                                                                       \
+    VFIKIT_BACKWARD_OF(Op, 4)                                                                                     \
+    VFIKIT_BACKWARD_OF(Op, 16)                                                                                    \
+    inline BackwardKernel backward_kernel(int64_t block) {                                                        \
+        return block == 4 ? backward_block_4() : backward_block_16();                                             \
+    }
+typedef void (*BackwardKernel)(const Job& job, int64_t start, int64_t end, const Window& window);
 
 // Adds a window to the input's gradient; the ring folds onto the border.
 inline void add_window(const Shape& s, const Window& window, int64_t first, int64_t block, float* grad_input) {
@@ -190,12 +199,15 @@ inline void add_window(const Shape& s, const Window& window, int64_t first, int6
 
 // The taps that left their band's window, into input rows [top, bottom) of the gradient of four channels. Far taps
 // pile up on the border, thousands to a pixel: `sum` is double.
-inline void add_far(const Job& job, const uint8_t* left, int64_t top, int64_t bottom, double* sum) {
+template <class Op>
+void add_far(const Job& job, const uint8_t* left, int64_t top, int64_t bottom, double* sum) {
+    typedef typename Op::template Share<float> Share;
     const Shape& s = job.s;
     const int64_t channels = s.channels - job.first < 4 ? s.channels - job.first : 4;
     Places places;
     Quads quads;
     Parts parts;
+    const Axes<16> axes(s);
     for (int64_t b = 0; b < bands(s); ++b, left += band_tiles(s) * s.taps()) {
         const Band area = band(s, b);
         for (int64_t start = area.start; start < area.end; start += TILE) {
@@ -204,20 +216,21 @@ inline void add_far(const Job& job, const uint8_t* left, int64_t top, int64_t bo
             locate<TILE>(s, start, count, places.row, places.column);
             for (int64_t t = 0; t < s.taps(); ++t) {
                 if (!some[t]) continue;
-                prepare<16, false, true>(job, places, t, start, count, quads, &parts, 0, 0);
+                prepare<Op, 16, false>(job, axes, places, t, start, count, quads, parts, 0, 0);
                 for (int p = 0; p < count; ++p) {
-                    const int64_t index = quads.index[p] + quads.base, y = index / s.pitch(), x = index % s.pitch();
+                    const int64_t index = quads.index[p] + s.base(), y = index / s.pitch(), x = index % s.pitch();
                     if (y >= area.low && y < area.high) continue;
                     const int64_t x0 = x > 0 ? x - 1 : 0, x1 = x < s.width ? x : s.width - 1;
+                    const Share down = Share::saved(parts.down, p), right = Share::saved(parts.right, p);
                     for (int d = 0; d < 2; ++d) {
                         const int64_t row = y + d < 1 ? 0 : (y + d > s.height ? s.height - 1 : y + d - 1);
                         if (row < top || row >= bottom) continue;
-                        const float w = parts.weight[p] * (d ? parts.down[p] : 1 - parts.down[p]);
+                        const float w = parts.weight[p] * (d ? down.after() : down.before());
                         double* to = sum + (row - top) * s.width * 4;
                         for (int64_t c = 0; c < channels; ++c) {
                             const float g = job.grad[(job.first + c) * s.pixels() + start + p] * w;
-                            to[x0 * 4 + c] += g * (1 - parts.right[p]);
-                            to[x1 * 4 + c] += g * parts.right[p];
+                            to[x0 * 4 + c] += g * right.before();
+                            to[x1 * 4 + c] += g * right.after();
                         }
                     }
                 }
@@ -227,7 +240,8 @@ inline void add_far(const Job& job, const uint8_t* left, int64_t top, int64_t bo
 }
 
 // Each thread owns strips of rows.
-inline bool backward_far(Job job, const uint8_t* left, int64_t threads, float* grad_input) {
+template <class Op>
+bool backward_far(Job job, const uint8_t* left, int64_t threads, float* grad_input) {
     const Shape& s = job.s;
     const int64_t strip = (s.height + 8 * threads - 1) / (8 * threads), size = strip * s.width * 4;
     Scratch sums(threads * size * sizeof(double));
@@ -237,7 +251,7 @@ inline bool backward_far(Job job, const uint8_t* left, int64_t threads, float* g
             const int64_t top = item * strip, bottom = top + strip < s.height ? top + strip : s.height;
             double* sum = sums.as<double>() + thread * size;
             memset(sum, 0, size * sizeof(double));
-            add_far(job, left, top, bottom, sum);
+            add_far<Op>(job, left, top, bottom, sum);
             for (int64_t c = 0; c < 4 && job.first + c < s.channels; ++c) {
                 float* to = grad_input + (job.first + c) * s.plane() + top * s.width;
                 for (int64_t x = 0; x < (bottom - top) * s.width; ++x) to[x] += static_cast<float>(sum[x * 4 + c]);
@@ -246,8 +260,7 @@ inline bool backward_far(Job job, const uint8_t* left, int64_t threads, float* g
     return true;
 }
 
-inline void backward_maps(const Job& job, int64_t block, int64_t threads) {
-    auto kernel = block == 4 ? backward_block_4() : backward_block_16();
+inline void backward_maps(const Job& job, BackwardKernel kernel, int64_t threads) {
     const int64_t pixels = job.s.pixels(), tiles = (pixels + TILE - 1) / TILE, run = 4;
     parallel((tiles + run - 1) / run, threads, [&](int64_t item, int64_t) {
         for (int64_t tile = item * run; tile < tiles && tile < (item + 1) * run; ++tile)
@@ -255,9 +268,8 @@ inline void backward_maps(const Job& job, int64_t block, int64_t threads) {
     });
 }
 
-inline void backward_bands(const Job& job, int64_t block, int64_t threads, float* windows, uint8_t* left,
-                           float* grad_input) {
-    auto kernel = block == 4 ? backward_block_4() : backward_block_16();
+inline void backward_bands(const Job& job, int64_t block, BackwardKernel kernel, int64_t threads, float* windows,
+                           uint8_t* left, float* grad_input) {
     const Shape& s = job.s;
     const int64_t size = window_rows(s) * s.pitch() * block;
     for (int64_t parity = 0; parity < 2; ++parity)
@@ -272,9 +284,11 @@ inline void backward_bands(const Job& job, int64_t block, int64_t threads, float
         });
 }
 
-inline int backward(const Shape& s, const float* grad, const float* input, const float* weight, const float* offset_i,
-                    const float* offset_j, float* grad_input, float* grad_weight, float* grad_offset_i,
-                    float* grad_offset_j, int64_t threads) {
+// grad_input may be null: it costs as much as the rest.
+template <class Op>
+int backward(const Job& whole, const float* input, float* grad_input, BackwardKernel (*choose)(int64_t block),
+             int64_t threads) {
+    const Shape& s = whole.s;
     const double room = 0.045 * s.batch * (6.0 * s.taps() + 4.0 * s.channels) * s.pixels() / s.packed();
     const int64_t block = s.channels > 4 && room >= 16 ? 16 : 4, maps = s.taps() * s.pixels();
     const int64_t teams = threads < bands(s) ? (threads > 1 ? threads : 1) : bands(s);
@@ -282,13 +296,12 @@ inline int backward(const Shape& s, const float* grad, const float* input, const
     Scratch windows(grad_input ? teams * window_rows(s) * s.pitch() * block * sizeof(float) + 64 : 0);
     Scratch left(grad_input ? bands(s) * band_tiles(s) * s.taps() : 0);
     if (!scratch.as<float>() || !windows.as<float>() || !left.as<float>()) return 1;
-    for (float* map : {grad_weight, grad_offset_i, grad_offset_j}) advise(map, s.batch * maps * sizeof(float));
+    for (float* map : {whole.grad_weight, whole.grad_offset_i, whole.grad_offset_j})
+        advise(map, s.batch * maps * sizeof(float));
+    const BackwardKernel kernel = choose(block);
     for (int64_t n = 0; n < s.batch; ++n) {
-        Job job = {};
-        job.s = s, job.packed = scratch.as<float>(), job.grad = grad + n * s.channels * s.pixels();
-        job.weight = weight + n * maps, job.offset_i = offset_i + n * maps, job.offset_j = offset_j + n * maps;
-        job.grad_weight = grad_weight + n * maps;
-        job.grad_offset_i = grad_offset_i + n * maps, job.grad_offset_j = grad_offset_j + n * maps;
+        Job job = whole.item<Op>(n);
+        job.packed = scratch.as<float>();
         const float* frame = input + n * s.channels * s.plane();
         float* to = grad_input ? grad_input + n * s.channels * s.plane() : nullptr;
         if (to) memset(to, 0, s.channels * s.plane() * sizeof(float));
@@ -296,15 +309,15 @@ inline int backward(const Shape& s, const float* grad, const float* input, const
         for (; job.first < s.channels; job.first += block) {
             if (block == 4) pack<4>(s, frame, job.first, threads, scratch.as<float>());
             else pack<16>(s, frame, job.first, threads, scratch.as<float>());
-            if (to) backward_bands(job, block, teams, windows.as<float>(), left.as<uint8_t>(), to);
-            else backward_maps(job, block, threads);
+            if (to) backward_bands(job, block, kernel, teams, windows.as<float>(), left.as<uint8_t>(), to);
+            else backward_maps(job, kernel, threads);
         }
         if (to && memchr(left.as<uint8_t>(), 1, bands(s) * band_tiles(s) * s.taps()) &&
-            !backward_far(job, left.as<uint8_t>(), teams, to))
+            !backward_far<Op>(job, left.as<uint8_t>(), teams, to))
             return 1;
     }
     return 0;
 }
 
-}  // namespace adacof
+}  // namespace taps
 }  // namespace vfikit

@@ -1,0 +1,89 @@
+// Sampling at free taps in any type, one pixel at a time: what float64 runs.
+#pragma once
+
+#include "taps.h"
+
+namespace vfikit {
+namespace taps {
+
+// One tap of one pixel: the four places in a plane, and the shares of both axes.
+template <class Op, class T>
+struct Read {
+    int64_t at[4];  // above left, above right, below left, below right
+    typename Op::template Share<T> down, right;
+};
+
+// Finds them for tap (i, j) of output pixel `pixel`.
+template <class Op, class T>
+Read<Op, T> locate_read(const JobOf<T>& job, int64_t i, int64_t j, int64_t pixel) {
+    const Shape& s = job.s;
+    Read<Op, T> read;
+    const int64_t at = (i * s.kernel + j) * s.pixels() + pixel;
+    const Axis<T, int64_t> rows(s, s.height, s.out_height), columns(s, s.width, s.out_width);
+    const int64_t row = pixel / s.out_width + i * s.dilation + s.origin;
+    const int64_t column = pixel % s.out_width + j * s.dilation + s.origin;
+    const int64_t y = Op::template split<true>(rows, job.offset_i[at], row, read.down);
+    const int64_t x = Op::template split<true>(columns, job.offset_j[at], column, read.right);
+    const int64_t above = (y < 0 ? 0 : y) * s.width, below = (y + 1 < s.height ? y + 1 : y) * s.width;
+    const int64_t before = x < 0 ? 0 : x, after = x + 1 < s.width ? x + 1 : x;
+    read.at[0] = above + before, read.at[1] = above + after, read.at[2] = below + before, read.at[3] = below + after;
+    return read;
+}
+
+template <class Op, class T>
+int forward_exact(const JobOf<T>& whole, const T* input, int64_t threads) {
+    const Shape& s = whole.s;
+    parallel(s.batch * s.out_height, threads, [&](int64_t item, int64_t) {
+        const int64_t n = item / s.out_height, start = item % s.out_height * s.out_width;
+        const JobOf<T> job = whole.template item<Op>(n);
+        for (int64_t c = 0; c < s.channels; ++c)
+            memset(job.output + c * s.pixels() + start, 0, s.out_width * sizeof(T));
+        for (int64_t t = 0; t < s.taps(); ++t)
+            for (int64_t pixel = start; pixel < start + s.out_width; ++pixel) {
+                const Read<Op, T> r = locate_read<Op>(job, t / s.kernel, t % s.kernel, pixel);
+                const T weight = Op::template weight<T>(job, t / s.kernel, t % s.kernel, pixel, 1);
+                for (int64_t c = 0; c < s.channels; ++c) {
+                    const T* plane = input + (n * s.channels + c) * s.plane();
+                    const T above = plane[r.at[0]] * r.right.before() + plane[r.at[1]] * r.right.after();
+                    const T below = plane[r.at[2]] * r.right.before() + plane[r.at[3]] * r.right.after();
+                    job.output[c * s.pixels() + pixel] += weight * (above * r.down.before() + below * r.down.after());
+                }
+            }
+    });
+    return 0;
+}
+
+// A batch item at a time on one thread: no two threads write the same gradient. grad_input may be null.
+template <class Op, class T>
+int backward_exact(const JobOf<T>& whole, const T* input, T* grad_input, int64_t threads) {
+    const Shape& s = whole.s;
+    parallel(s.batch, threads, [&](int64_t n, int64_t) {
+        const JobOf<T> job = whole.template item<Op>(n);
+        if (grad_input) memset(grad_input + n * s.channels * s.plane(), 0, s.channels * s.plane() * sizeof(T));
+        for (int64_t t = 0; t < s.taps(); ++t)
+            for (int64_t pixel = 0; pixel < s.pixels(); ++pixel) {
+                const int64_t i = t / s.kernel, j = t % s.kernel, at = t * s.pixels() + pixel;
+                const Read<Op, T> r = locate_read<Op>(job, i, j, pixel);
+                const T weight = Op::template weight<T>(job, i, j, pixel, 1);
+                const T up = r.down.before(), down = r.down.after(), left = r.right.before(), right = r.right.after();
+                const T factor[4] = {up * left, up * right, down * left, down * right};
+                T dot[4] = {};
+                for (int64_t c = 0; c < s.channels; ++c) {
+                    const int64_t plane = (n * s.channels + c) * s.plane();
+                    const T g = job.grad[c * s.pixels() + pixel];
+                    for (int k = 0; k < 4; ++k) dot[k] += g * input[plane + r.at[k]];
+                    if (grad_input)
+                        for (int k = 0; k < 4; ++k) grad_input[plane + r.at[k]] += g * weight * factor[k];
+                }
+                Op::template add_gradient<T>(
+                    job, i, j, pixel, 1,
+                    dot[0] * factor[0] + dot[1] * factor[1] + dot[2] * factor[2] + dot[3] * factor[3]);
+                job.grad_offset_i[at] = weight * ((dot[2] - dot[0]) * left + (dot[3] - dot[1]) * right);
+                job.grad_offset_j[at] = weight * ((dot[1] - dot[0]) * up + (dot[3] - dot[2]) * down);
+            }
+    });
+    return 0;
+}
+
+}  // namespace taps
+}  // namespace vfikit
