@@ -124,12 +124,14 @@ def prepared(model: Any, config: Config) -> Interpolate:
     if config.tile and config.tile < 64:
         raise InputError(f"--tile is {config.tile}, expected 64 or more, or 0 for whole frames")
 
+    call = model.in_sequence()
+
     @torch.inference_mode()
     def interpolate(frame0: Tensor, frame1: Tensor, t: float) -> Tensor:
         pair = [frame.to(config.device, dtype) for frame in (frame0, frame1)]
         try:
             if not config.tile:
-                return model.interpolate(*pair, t)
+                return call(*pair, t)
             return tiled(lambda *parts: model.interpolate(*parts, t), *pair, tile=config.tile, overlap=config.tile // 4)
         except torch.OutOfMemoryError:
             raise OSError(f"{config.device}: frames do not fit into its memory, try --tile 512 or --half") from None

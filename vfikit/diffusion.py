@@ -22,16 +22,17 @@ def betas(schedule: str = "linear", timesteps: int = 1000, start: float = 1e-4, 
 
     "linear" is evenly spaced in the square root ("scaled_linear" elsewhere), "sqrt_linear" evenly spaced, "sqrt" its
     root, "cosine" that of arXiv:2102.09672, which has no use for ``start`` and ``end``.
+    They are numbers even where a network is built on ``meta``.
     """
     match schedule:
         case "linear":
-            return torch.linspace(start**0.5, end**0.5, timesteps, dtype=torch.float64) ** 2
+            return torch.linspace(start**0.5, end**0.5, timesteps, dtype=torch.float64, device="cpu") ** 2
         case "sqrt_linear":
-            return torch.linspace(start, end, timesteps, dtype=torch.float64)
+            return torch.linspace(start, end, timesteps, dtype=torch.float64, device="cpu")
         case "sqrt":
-            return torch.linspace(start, end, timesteps, dtype=torch.float64) ** 0.5
+            return torch.linspace(start, end, timesteps, dtype=torch.float64, device="cpu") ** 0.5
         case "cosine":
-            steps = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
+            steps = torch.arange(timesteps + 1, dtype=torch.float64, device="cpu") / timesteps
             kept = torch.cos((steps + 0.008) / 1.008 * math.pi / 2) ** 2
             return (1 - kept[1:] / kept[:-1]).clamp(0, 0.999)
     raise ValueError(f"betas: schedule is {schedule!r}, expected one of {', '.join(SCHEDULES)}")

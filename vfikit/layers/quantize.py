@@ -1,5 +1,6 @@
 """Vector quantisation (arXiv:1711.00937): each vector becomes the nearest of a table of codes."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -56,7 +57,7 @@ class VectorQuantizer(nn.Module):
         exact = torch.promote_types(z.dtype, torch.float32)
         vectors = rearrange(z.detach(), "n c h w -> (n h w) c").to(exact)
         codes = self.embedding.weight.detach().to(exact)
-        with torch.autocast(z.device.type, enabled=False):
+        with nullcontext() if z.is_meta else torch.autocast(z.device.type, enabled=False):
             # |z - e|^2 without |z|^2, which is the same for all codes
             return torch.addmm(codes.square().sum(1), vectors, codes.T, alpha=-2).argmin(1)
 

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from . import adacof, cdfi
+from . import adacof, cdfi, ldmvfi
 from .adacof import AdaCoFConfig, AdaCoFNet
 from .cdfi import CDFIConfig, CDFINet
+from .ldmvfi import LDMVFIConfig, LDMVFINet
 from .pretrained import Pretrained
 
 MODELS: dict[str, type[Pretrained]] = {
@@ -14,10 +15,21 @@ MODELS: dict[str, type[Pretrained]] = {
     "adacof-compressed": AdaCoFNet,
     "adacof+-compressed": AdaCoFNet,
     "cdfi": CDFINet,
+    "ldmvfi": LDMVFINet,
 }
-PRESETS: dict[str, dict[str, Any]] = {**adacof.PRESETS, **cdfi.PRESETS}
+PRESETS: dict[str, dict[str, Any]] = {**adacof.PRESETS, **cdfi.PRESETS, **ldmvfi.PRESETS}
 
-__all__ = ["MODELS", "PRESETS", "AdaCoFConfig", "AdaCoFNet", "CDFIConfig", "CDFINet", "build"]
+__all__ = [
+    "MODELS",
+    "PRESETS",
+    "AdaCoFConfig",
+    "AdaCoFNet",
+    "CDFIConfig",
+    "CDFINet",
+    "LDMVFIConfig",
+    "LDMVFINet",
+    "build",
+]
 
 
 def build(name: Any, preset: str = "published", **overrides: Any) -> Any:

@@ -1,5 +1,6 @@
 """What every network shares that makes the frame half-way between two."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -41,6 +42,10 @@ class MiddleInterpolator(Pretrained):
         often; see ``vfikit.inference.interpolate_at``.
         """
         return interpolate_at(type(self).__name__, self, frame0, frame1, t, bisections).clamp(0, 1)
+
+    def in_sequence(self) -> Callable[..., Tensor]:
+        """``interpolate`` for pair after pair of one video; may remember what it made of the last frames."""
+        return self.interpolate
 
     def terms(self, frame0: Tensor, frame1: Tensor) -> Terms:
         raise TypeError(f"{type(self).__name__} has no training terms")

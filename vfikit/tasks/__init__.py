@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from . import interpolation
+from . import interpolation, latent_interpolation
 
 TASKS: dict[str, ModuleType] = {
     "adacof": interpolation,
@@ -10,6 +10,7 @@ TASKS: dict[str, ModuleType] = {
     "adacof-compressed": interpolation,
     "adacof+-compressed": interpolation,
     "cdfi": interpolation,
+    "ldmvfi": latent_interpolation,
 }
 
 

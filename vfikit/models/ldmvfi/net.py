@@ -20,6 +20,7 @@ from ...inference import check_pair, interpolate_at, pad_to_multiple
 from ..interpolator import MiddleInterpolator
 from .autoencoder import VQFIGAN, AutoencoderConfig, Encoded, Reconstruction
 from .published import loadable, published_keys, published_padding
+from .sequence import Sequence
 from .unet import DenoisingUNet, UNetConfig
 
 
@@ -156,13 +157,17 @@ class LDMVFINet(MiddleInterpolator):
         return self.cropped(decoded.frame, pair)
 
     def reconstruct(self, frame0: Tensor, target: Tensor, frame1: Tensor) -> Reconstruction:
-        """The autoencoder's pass over frames (N, 3, H, W) in [0, 1]; what it gives is in [0, 1] and cropped, too."""
+        """The autoencoder's pass over frames (N, 3, H, W) in [0, 1]; what it gives is in [0, 1] and cropped, too.
+
+        What was sampled from the two frames sums to one frame, which the residual then corrects.
+        """
         pair = self.prepare(frame0, frame1)
         latent, loss, indices = self.autoencoder.quantize(self.encode(target).latent)
         decoded = self.autoencoder.decode_codes(latent, pair.encoded0, pair.encoded1, pair.frame0, pair.frame1)
         return Reconstruction(
             decoded._replace(
-                frame=self.cropped(decoded.frame, pair), sampled=tuple(self.cropped(x, pair) for x in decoded.sampled)
+                frame=self.cropped(decoded.frame, pair),
+                sampled=tuple(self.cropped(x - 0.5, pair) for x in decoded.sampled),
             ),
             loss,
             indices,
@@ -185,6 +190,9 @@ class LDMVFINet(MiddleInterpolator):
         noise = draw(tuple(latent.shape), generator, latent)
         noisy = self.schedule.add_noise(latent, noise, t)
         return Denoising(self.predict_noise(noisy, t, pair), noise, noisy)
+
+    def in_sequence(self) -> Sequence:
+        return Sequence(self)
 
     def published_keys(self) -> list[tuple[str, str]]:
         return published_keys(self)

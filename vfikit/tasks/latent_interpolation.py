@@ -1,0 +1,65 @@
+"""What training, evaluating and compressing need to know of LDMVFI: two networks, two losses, random times."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..compress import distill
+from ..data import Triplet
+from ..models.ldmvfi.autoencoder import Reconstruction
+from ..models.ldmvfi.net import Denoising
+from .interpolation import batches, inputs, means, measure, quality
+
+__all__ = ["Losses", "batches", "distilled", "inputs", "loss", "means", "measure", "quality"]
+
+
+class Losses(NamedTuple):
+    """``total`` and its parts: of the autoencoder, frame and codebook; of the denoiser, noise."""
+
+    total: Tensor
+    frame: Tensor
+    codebook: Tensor
+    noise: Tensor
+
+
+def loss(model: Any, batch: Triplet, terms: None = None) -> Losses:
+    """Both stages at once: the mean absolute error of the frame from its own latent, the codebook, the noise."""
+    made = model.reconstruct(*batch)
+    seen = model.denoise(*batch, times(model, batch))
+    frame = (made.decoded.frame.float() - batch.target).abs().mean()
+    noise = (seen.prediction.float() - seen.noise).square().mean()
+    return Losses(frame + made.codebook_loss + noise, frame, made.codebook_loss, noise)
+
+
+def times(model: Any, batch: Triplet) -> Tensor:
+    """A time for each item of the batch, uniform over the schedule."""
+    return torch.randint(model.config.timesteps, (len(batch.target),), device=batch.target.device)
+
+
+def distilled(model: Any, teacher: Any | None, batch: Triplet, share: float) -> Tensor:
+    """The loss to the target, and ``share`` of what a teacher adds: its frames, what it sampled, its noise.
+
+    To the target it is Charbonnier's and 20 times the mean square, as PSNR is what compression is judged by. Both nets
+    see the same times and noise. Without a teacher, the sampled frames are drawn to the target.
+    """
+    t, seed = times(model, batch), int(torch.randint(2**62, ()))
+    made, seen = both(model, batch, t, seed)
+    total = distill(made.decoded.frame, batch.target) + made.codebook_loss
+    total = total + 20 * (made.decoded.frame.float() - batch.target).square().mean()
+    total = total + 0.1 * (seen.prediction.float() - seen.noise).square().mean()
+    if share <= 0:
+        return total
+    # a frame is sampled under a mask that the two share: what they sum to is what can be compared
+    if teacher is None:
+        return total + share * distill(sum(made.decoded.sampled), batch.target)
+    with torch.no_grad():
+        wanted, known = both(teacher, batch, t, seed)
+    alike = distill(made.decoded.frame, wanted.decoded.frame)
+    alike = alike + distill(list(made.decoded.sampled), list(wanted.decoded.sampled))
+    return total + share * (alike + 0.1 * (seen.prediction.float() - known.prediction.float()).square().mean())
+
+
+def both(model: Any, batch: Triplet, t: Tensor, seed: int) -> tuple[Reconstruction, Denoising]:
+    """Both networks' passes, the noise drawn from ``seed``."""
+    return model.reconstruct(*batch), model.denoise(*batch, t, torch.Generator().manual_seed(seed))
