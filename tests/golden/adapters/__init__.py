@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-<<<<<<< ours
 from . import (
     adacof_net,
     adacof_op,
@@ -13,10 +12,8 @@ from . import (
     ldmvfi_layers,
     ldmvfi_nets,
     obproxsg,
+    pwcnet,
 )
-=======
-from . import adacof_net, adacof_op, dsepconv_op, frames, groupsparse, ldmvfi_layers, ldmvfi_nets, obproxsg, pwcnet
->>>>>>> theirs
 from .case import Case
 
 ADAPTERS: dict[str, Callable[[Case], None]] = {
@@ -44,19 +41,16 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "ldmvfi.figan": ldmvfi_nets.figan,
     "ldmvfi.figan_f8_grads": ldmvfi_nets.figan_grads,
     "ldmvfi.unet": ldmvfi_nets.unet,
-<<<<<<< ours
     "ldmvfi.schedule": ldmvfi_diffusion.schedule,
     "ldmvfi.losses_diffusion": ldmvfi_diffusion.losses,
     "ldmvfi.ddim": ldmvfi_diffusion.ddim,
     "ldmvfi.ddpm": ldmvfi_diffusion.ddpm,
     "ldmvfi.ema": ldmvfi_diffusion.ema,
     "ldmvfi.pipeline": ldmvfi_diffusion.pipeline,
-=======
     "pwcnet.correlation": pwcnet.correlate,
     "pwcnet.backwarp": pwcnet.warp,
     "pwcnet.forward": pwcnet.forward,
     "pwcnet.estimate": pwcnet.estimate,
     "pwcnet.flolpips": pwcnet.flolpips,
     "ldmvfi.metrics": pwcnet.evaluation,
->>>>>>> theirs
 }
