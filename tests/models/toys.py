@@ -5,7 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vfikit.models import AdaCoFConfig, CDFIConfig, build
+from vfikit.diffusion import Sampling
+from vfikit.models import AdaCoFConfig, CDFIConfig, LDMVFIConfig, build
+from vfikit.models.ldmvfi import AutoencoderConfig, UNetConfig
 from vfikit.models.pretrained import Pretrained
 
 from ..golden.fill import fill
@@ -25,6 +27,19 @@ CDFI = CDFIConfig(
     features=(1, 2, 2, 3, 3),
     grid=(4, 5, 6),
 )
+AUTOENCODER = AutoencoderConfig(
+    width=8,
+    multipliers=(1, 2),
+    codes=16,
+    resolution=16,
+    window=2,
+    head_width=4,
+    taps=3,
+    head_widths=(6, 5),
+    groups=-4,
+)
+UNET = UNetConfig(width=8, multipliers=(1, 2), blocks=1, head_width=4, groups=-4)
+LDMVFI = LDMVFIConfig(AUTOENCODER, UNET, sampling=Sampling(steps=2, eta=1.0, spacing="trailing"))
 TOYS = {
     "adacof": ADACOF,
     "adacof+": replace(ADACOF, kernel_size=5, dilation=2),
@@ -35,7 +50,7 @@ TOYS = {
 
 def toy(name: str = "adacof", dtype: torch.dtype = torch.float32, gain: float = 1.5) -> Pretrained:
     """A toy network, the same at every call; ``gain`` on the estimator's kernels makes offsets of pixels."""
-    net = build(TOYS[name])
+    net = build(LDMVFI if name == "ldmvfi" else TOYS[name])
     with torch.no_grad():
         for key, parameter in net.named_parameters():
             weight = torch.from_numpy(fill(key, tuple(parameter.shape)))

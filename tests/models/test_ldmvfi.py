@@ -1,0 +1,276 @@
+"""LDMVFI: published sizes and names, any size of frames, reproducible samples, both stages of training, its options."""
+
+import json
+from collections import OrderedDict
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from vfikit.checkpoints import load_published
+from vfikit.files import InputError
+from vfikit.models import build
+from vfikit.models.ldmvfi import LDMVFINet, without_average
+from vfikit.models.ldmvfi.published import published_padding
+
+from ..golden.adapters.case import DATA
+from .test_adacof import on_meta, parameters
+from .toys import AUTOENCODER, LDMVFI, UNET, pair, toy
+
+SPEC = json.loads((DATA / "ldmvfi.checkpoint.keys.json").read_text())
+DEAD = 2_376_384  # the published decoder's ``out_conv``, which nothing calls
+
+
+def trio(height: int, width: int, batch: int = 1, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    frame0, frame1 = pair(height, width, batch, dtype)
+    return [frame0, (frame0 + frame1) / 2, frame1]
+
+
+def test_published_parameters() -> None:
+    net = on_meta("ldmvfi")
+    assert parameters(net) + DEAD == SPEC["parameters"] == 439_041_624
+    assert parameters(net.autoencoder) + DEAD == 22_576_741
+    assert parameters(net.denoiser) == 416_464_883
+    assert net.multiple == 256
+    assert 3e6 < parameters(on_meta("ldmvfi", "small")) < 5e6
+
+
+def test_published_keys() -> None:
+    """The whole Lightning checkpoint: every name has its place, or is known to be dead or double."""
+    net = on_meta("ldmvfi")
+    state = {key: torch.empty(shape, device="meta") for key, shape in SPEC["keys"].items()}
+    load_published(net, {"state_dict": state})
+    pairs = net.published_keys()
+    assert {ours for _, ours in pairs} == set(net.state_dict())
+    assert {theirs for theirs, _ in pairs} <= set(SPEC["keys"])
+    wrong = {key: tensor for key, tensor in state.items() if "stage_model.quantize" not in key}
+    with pytest.raises(InputError, match=r"1 missing: first_stage_model\.quantize.*1 unknown: model\.else"):
+        load_published(net, wrong | {"model.else": state["betas"]})
+
+
+def lightning(net: LDMVFINet) -> dict[str, Tensor]:
+    """A checkpoint as published: the autoencoder twice, dead weight, averages of the U-Net that are one higher."""
+    ours = net.state_dict()
+    state = OrderedDict((theirs, ours[key].clone()) for theirs, key in net.published_keys())
+    for key in [key for key in state if key.startswith("first_stage_model.")]:
+        state[key.replace("first", "cond")] = state[key]
+    for key in [key for key in state if key.startswith("model.diffusion_model.")]:
+        state["model_ema." + key.removeprefix("model.").replace(".", "")] = state[key] + 1
+    dead = "first_stage_model.decoder.up.0.cross_attn.out_conv.1.weight"
+    return state | {"betas": torch.zeros(1000), "model_ema.decay": torch.tensor(0.9999), dead: torch.zeros(8, 16, 3, 3)}
+
+
+def test_averaged_weights_are_preferred() -> None:
+    net = toy("ldmvfi")
+    state = lightning(net)
+    averaged, last = (load_published(build(LDMVFI), s) for s in (state, without_average(state)))
+    for key, tensor in net.state_dict().items():
+        assert torch.equal(last.state_dict()[key], tensor), key
+        assert torch.equal(averaged.state_dict()[key], tensor + key.startswith("denoiser.")), key
+
+
+def test_lightning_file(tmp_path: Path) -> None:
+    """With objects of the trainer's own classes beside the tensors, which are never made."""
+    net = toy("ldmvfi")
+    torch.save({"state_dict": lightning(net), "callbacks": {Path: Path("x")}, "epoch": 60}, tmp_path / "last.ckpt")
+    loaded = load_published(build(LDMVFI), tmp_path / "last.ckpt")
+    assert torch.equal(loaded.autoencoder.quant_conv.weight, net.autoencoder.quant_conv.weight)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 16), (17, 33), (31, 8)], ids=str)
+def test_any_size(size: tuple[int, int]) -> None:
+    frame = toy("ldmvfi")(*pair(*size))
+    assert frame.shape == (1, 3, *size)
+    assert frame.isfinite().all()
+
+
+def test_a_batch_is_its_frames() -> None:
+    net, (frame0, frame1) = toy("ldmvfi", torch.float64), pair(20, 36, batch=3, dtype=torch.float64)
+    together = net(frame0, frame1)
+    alone = torch.cat([net(frame0[i : i + 1], frame1[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_samples_are_reproducible() -> None:
+    """The same without a generator and with an equal one; others with another, and for every item of a batch."""
+    net, (frame0, frame1) = toy("ldmvfi"), pair(16, 24)
+    known = net.prepare(frame0, frame1)
+
+    def latent(seed: int) -> Tensor:
+        return net.sample(known, generator=torch.Generator().manual_seed(seed))
+
+    assert torch.equal(net.sample(known), net.sample(known))
+    assert torch.equal(latent(1), latent(1))
+    assert not torch.equal(latent(1), latent(2))
+    twice = net.prepare(frame0.expand(2, -1, -1, -1), frame1.expand(2, -1, -1, -1))
+    first, second = net.sample(twice, generator=torch.Generator().manual_seed(1))
+    assert not torch.equal(first, second)
+    first, second = net.sample(twice)
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(net.interpolate(frame0, frame1), net(frame0, frame1).clamp(0, 1).detach())
+    assert not torch.equal(net.sample(known, steps=5), net.sample(known))
+
+
+def test_only_the_middle() -> None:
+    net, frames = toy("ldmvfi"), pair(16, 16)
+    with pytest.raises(ValueError, match=r"LDMVFINet: t is 0\.25, expected 0\.5"):
+        net.interpolate(*frames, 0.25)
+    assert net.interpolate(*frames, 0.25, bisections=2).shape == (1, 3, 16, 16)
+    with pytest.raises(ValueError, match="LDMVFINet: frame1 is"):
+        net(frames[0], frames[1][..., 1:])
+
+
+def test_a_new_net_averages() -> None:
+    """Kernels start at the pixel itself, the mask at one half, the residual near zero."""
+    torch.manual_seed(0)
+    frame0, frame1 = pair(32, 48)
+    frame = build(LDMVFI).interpolate(frame0, frame1)
+    assert (frame - (frame0 + frame1) / 2).abs().mean() < 0.02
+    assert (frame - frame0).abs().mean() > 0.05
+
+
+def test_a_frame_is_encoded_once() -> None:
+    net, calls = toy("ldmvfi"), []
+    frames = [frame for i in range(2) for frame in pair(16, 16, seed=i)]
+    expected = [net.interpolate(a, b) for a, b in pairwise(frames)]
+    net.autoencoder.encoder.register_forward_hook(lambda *_: calls.append(1))
+    interpolate = net.in_sequence()
+    made = [interpolate(a.clone(), b.clone()) for a, b in pairwise(frames)]
+    assert len(calls) == len(frames)
+    assert all(torch.equal(a, b) for a, b in zip(made, expected))
+    assert torch.equal(interpolate(frames[2], frames[3], 0.25, 2), net.interpolate(frames[2], frames[3], 0.25, 2))
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"),
+    [((200, 232), (256, 256)), ((300, 256), (512, 256)), ((480, 854), (512, 1024)), ((1080, 1920), (1536, 2048))],
+)
+def test_published_padding(size: tuple[int, int], padded: tuple[int, int]) -> None:
+    assert published_padding(torch.zeros(1, 3, *size)).shape[2:] == padded
+    with pytest.raises(ValueError, match="100 x 300 cannot be reflected"):
+        published_padding(torch.zeros(1, 3, 100, 300))
+
+
+def test_every_parameter_learns() -> None:
+    """The autoencoder from a frame, the denoiser from noise; neither gives the other a gradient."""
+    net, frames = toy("ldmvfi").train(), trio(33, 40, batch=2)
+    made = net.reconstruct(*frames)
+    assert made.decoded.frame.shape == frames[1].shape
+    residual = made.decoded.maps["residual"][..., :33, :40] / 2
+    torch.testing.assert_close(sum(made.decoded.sampled) + residual, made.decoded.frame)
+    (made.decoded.frame.square().mean() + made.codebook_loss).backward()
+    idle = [key for key, p in net.autoencoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle, f"no gradient reaches {idle}"
+    assert all(p.grad is None for p in net.denoiser.parameters())
+    net.zero_grad()
+    seen = net.denoise(*frames, torch.tensor([3, 900]), torch.Generator().manual_seed(0))
+    assert seen.prediction.shape == seen.noise.shape == seen.noisy.shape
+    (seen.prediction - seen.noise).square().mean().backward()
+    idle = [key for key, p in net.denoiser.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle, f"no gradient reaches {idle}"
+    assert all(p.grad is None for p in net.autoencoder.parameters())
+
+
+def test_noise_is_that_of_the_schedule() -> None:
+    net, frames = toy("ldmvfi", torch.float64), trio(16, 16, dtype=torch.float64)
+    latent = net.encode(frames[1]).latent
+    t = torch.tensor([500])
+    seen = net.denoise(*frames, t, torch.Generator().manual_seed(0))
+    kept = net.schedule.alphas_cumprod[500]
+    torch.testing.assert_close(seen.noisy, kept.sqrt() * latent + (1 - kept).sqrt() * seen.noise)
+
+
+ABLATIONS = {
+    "f8": replace(LDMVFI, autoencoder=replace(AUTOENCODER, multipliers=(1, 2, 2))),
+    "f16": replace(LDMVFI, autoencoder=replace(AUTOENCODER, multipliers=(1, 1, 2, 2))),
+    "f64": replace(LDMVFI, autoencoder=replace(AUTOENCODER, multipliers=(1,) * 6, resolution=64)),
+    "c16": replace(LDMVFI, denoiser=replace(UNET, width=16)),
+    "maxca": replace(LDMVFI, denoiser=replace(UNET, in_channels=3, attention="max_cross")),
+    "cross": replace(LDMVFI, denoiser=replace(UNET, in_channels=3, attention="cross")),
+    "full": replace(LDMVFI, denoiser=replace(UNET, attention="full", resample_blocks=True, scale_shift=True)),
+    "v2": replace(LDMVFI, autoencoder=replace(AUTOENCODER, direct=True)),
+    "v1": replace(LDMVFI, autoencoder=replace(AUTOENCODER, direct=True, cross_attention=False)),
+    "vanilla": replace(LDMVFI, autoencoder=replace(AUTOENCODER, attention="vanilla", attention_resolutions=(8,))),
+    "linear": replace(LDMVFI, autoencoder=replace(AUTOENCODER, attention="linear")),
+    "none": replace(LDMVFI, autoencoder=replace(AUTOENCODER, attention="none", cross_attention=False)),
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations(name: str) -> None:
+    """Each option runs whole, trains, and changes what it should."""
+    config = ABLATIONS[name]
+    net = build(config)
+    frames = trio(64, 64) if name == "f64" else trio(20, 30)
+    assert net.interpolate(frames[0], frames[2]).shape == frames[0].shape
+    made = net.reconstruct(*frames)
+    assert made.decoded.frame.shape == frames[0].shape
+    assert len(made.decoded.sampled) == (0 if config.autoencoder.direct else 2)
+    seen = net.denoise(*frames, torch.tensor([10]))
+    assert seen.prediction.shape[2] == net.padded(frames[0]).shape[2] // config.autoencoder.factor
+    (made.decoded.frame.mean() + seen.prediction.mean()).backward()
+
+
+@pytest.mark.parametrize("side", [8, 16, 32, 64])
+def test_published_ablations_take_crops_of_256(side: int) -> None:
+    """f = 8 to 64 on ``meta``, as published: windows by the size of the latent."""
+    levels = {8: 3, 16: 4, 32: 5, 64: 6}[side]
+    config = replace(
+        build("ldmvfi", "small").config,
+        autoencoder=replace(AUTOENCODER, multipliers=(1,) * levels, resolution=256, window=8),
+        denoiser=replace(UNET, multipliers=(1, 2, 4), window=min(256 // side // 4, 8)),
+    )
+    with torch.device("meta"):
+        net = build(config)
+        assert net.multiple == 256
+        assert net(torch.zeros(1, 3, 256, 256), torch.zeros(1, 3, 256, 256)).shape == (1, 3, 256, 256)
+
+
+def test_unknown_attention() -> None:
+    with pytest.raises(ValueError, match="VQFIGAN: attention is 'mix'"):
+        build(replace(LDMVFI, autoencoder=replace(AUTOENCODER, attention="mix")))
+    with pytest.raises(ValueError, match="DenoisingUNet: attention is 'mix'"):
+        build(replace(LDMVFI, denoiser=replace(UNET, attention="mix")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    frames = pair(24, 40)
+    exact = build(LDMVFI).eval()
+    low = build(LDMVFI)
+    low.load_state_dict(exact.state_dict())
+    made = low.to(dtype).interpolate(*(frame.to(dtype) for frame in frames))
+    assert made.dtype == dtype
+    assert (made.float() - exact.interpolate(*frames)).abs().mean() < 0.02
+
+
+def test_autocast() -> None:
+    net, frames = toy("ldmvfi"), trio(24, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = net.reconstruct(*frames)
+        loss = made.decoded.frame.square().mean() + made.codebook_loss
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.autoencoder.parameters())
+
+
+@pytest.mark.parametrize("part", [pytest.param("autoencoder", marks=pytest.mark.slow), "denoiser"])
+def test_compiles(part: str) -> None:
+    """One graph, forward and backward, the same numbers. (Sampling is a loop over diffusers' scheduler.)"""
+    torch._dynamo.reset()
+    flat = replace(AUTOENCODER, multipliers=(1,)), replace(UNET, multipliers=(1,))
+    module = getattr(build(replace(LDMVFI, autoencoder=flat[0], denoiser=flat[1])).double(), part)
+    frames = [2 * frame - 1 for frame in trio(8, 12, dtype=torch.float64)]
+    inputs = frames if part == "autoencoder" else [torch.ones(1, 9, 4, 8, dtype=torch.float64), torch.tensor([7])]
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=False)
+    results = []
+    for run in (module, compiled):
+        module.zero_grad()
+        out = run(*inputs)
+        loss = out.square().mean() if part == "denoiser" else out.decoded.frame.square().mean() + out.codebook_loss
+        loss.backward()
+        results.append([loss.detach(), *(p.grad.clone() for p in module.parameters())])
+    for eager, same in zip(*results, strict=True):
+        torch.testing.assert_close(same, eager, rtol=1e-9, atol=1e-9)
