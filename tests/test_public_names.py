@@ -15,7 +15,16 @@ import torch
 SNAPSHOT = Path(__file__).with_name("public_names.json")
 # Packages export what their ``__all__`` lists; these modules, what they define without an underscore.
 PACKAGES = ["ops", "layers", "losses", "metrics", "data", "video", "compress", "models"]
-MODULES = ["checkpoints", "files", "inference", "recipe", "tasks.interpolation", "compat.adacof"]
+MODULES = [
+    "checkpoints",
+    "diffusion",
+    "files",
+    "inference",
+    "recipe",
+    "tasks.interpolation",
+    "tasks.latent_interpolation",
+    "compat.adacof",
+]
 
 
 def public(module: ModuleType) -> list[str]:

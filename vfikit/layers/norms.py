@@ -19,7 +19,7 @@ def group_norm(channels: int, groups: int = 32, eps: float = 1e-6) -> GroupNorm3
 
     Groups of one width everywhere stay aligned where maps are concatenated, so that channels can be cut by groups.
     """
-    groups = channels // -groups if groups < 0 else groups
-    if groups < 1 or channels % groups:
-        raise ValueError(f"group_norm: {channels} channels do not make {groups} groups")
-    return GroupNorm32(groups, channels, eps)
+    if groups == 0 or channels % abs(groups):
+        wanted = f"{groups} groups" if groups >= 0 else f"groups of {-groups}"
+        raise ValueError(f"group_norm: {channels} channels do not make {wanted}")
+    return GroupNorm32(groups if groups > 0 else channels // -groups, channels, eps)

@@ -1,0 +1,130 @@
+"""Samplers against the closed form where the noise is known, few steps, reproducible noise, EMA, errors."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vfikit.diffusion import EMA, SAMPLERS, Sampling, Schedule, betas, published_times, sample, trajectory
+
+SCHEDULE = Schedule(betas("linear", 1000, 0.0015, 0.0195))
+TRUE = torch.tensor([0.5, -1.0, 2.0])[None, :, None, None]
+
+
+def oracle(x: Tensor, t: Tensor) -> Tensor:
+    """The noise in x, if every sample is TRUE underneath."""
+    kept = SCHEDULE.alphas_cumprod[t].to(x.dtype).view(-1, 1, 1, 1)
+    return (x - kept.sqrt() * TRUE.to(x.dtype)) / (1 - kept).sqrt()
+
+
+def start(batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("spacing", ["published", "leading", "trailing"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 50])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc"])
+def test_a_perfect_model_gives_the_sample(sampler: str, steps: int, spacing: str) -> None:
+    *_, end = trajectory(oracle, start(), SCHEDULE, Sampling(sampler, steps, 0.0, spacing))
+    torch.testing.assert_close(end.predicted, TRUE.expand_as(end.predicted), rtol=1e-3, atol=2e-3)
+    if sampler != "ddim" or steps > 1 or spacing == "trailing":  # one leading step begins where the noise nearly ends
+        # the last step of DDIM stops at abar[0], a little noise away from the end
+        assert (end.sample - TRUE).abs().max() < 0.2
+
+
+def test_ancestral() -> None:
+    generator = torch.Generator().manual_seed(1)
+    made = sample(oracle, start(), SCHEDULE, Sampling("ancestral", 50), generator)
+    torch.testing.assert_close(made, TRUE.expand_as(made), rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 7, 27, 200, 251, 333, 1000])
+def test_published_times(steps: int) -> None:
+    """Those on which the published sampler fails, too: t = 1000 does not exist."""
+    times = published_times(steps)
+    assert times.min() == 1
+    assert times.max() < 1000
+    assert (times[:-1] - times[1:] == 1000 // steps).all()
+    assert len(times) in (steps - 1, steps, *range(steps, 1000 // (1000 // steps) + 2))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 200])
+def test_steps_are_honoured(steps: int) -> None:
+    for spacing in ("leading", "trailing"):
+        taken = list(trajectory(oracle, start(), SCHEDULE, Sampling("ddim", steps, 0.0, spacing)))
+        assert len(taken) == steps
+        assert taken[0].t > 500 or (steps, spacing) == (1, "leading")
+    assert len(list(trajectory(oracle, start(), SCHEDULE, Sampling("ddim", 20), last=3))) == 3
+
+
+def test_noise() -> None:
+    """From a generator or given; the same noise, the same sample. Without eta none is asked for."""
+    sampling = Sampling("ddim", 4, 1.0)
+
+    def made(seed: int) -> Tensor:
+        return sample(oracle, start(), SCHEDULE, sampling, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(made(1), made(1))
+    assert not torch.equal(made(1), made(2))
+    generator = torch.Generator().manual_seed(1)
+    drawn = [torch.randn(2, 3, 4, 4, generator=generator) for _ in range(4)]
+    assert torch.equal(sample(oracle, start(), SCHEDULE, sampling, drawn), made(1))
+    with pytest.raises(ValueError, match="noise given has run out"):
+        sample(oracle, start(), SCHEDULE, sampling, drawn[:3])
+    sample(oracle, start(), SCHEDULE, Sampling("ddim", 4, 0.0), [])
+
+
+def test_paste_and_quantise() -> None:
+    """A pasted part stays as pasted; codes take the place of what was predicted."""
+
+    def paste(x: Tensor) -> Tensor:
+        return torch.cat([torch.ones_like(x[:, :1]), x[:, 1:]], dim=1)
+
+    made = sample(oracle, start(), SCHEDULE, Sampling("ddim", 4), paste=paste)
+    assert (made[:, 0] == 1).all()
+    *_, end = trajectory(oracle, start(), SCHEDULE, Sampling("ddim", 4), quantise=lambda x: x.round())
+    torch.testing.assert_close(end.predicted, torch.tensor([1.0, -1, 2])[None, :, None, None].expand(2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"quantise with sampler 'dpm\+\+', expected 'ddim'"):
+        sample(oracle, start(), SCHEDULE, Sampling("dpm++", 4), quantise=lambda x: x)
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match="schedule is 'flat', expected one of linear"):
+        betas("flat")
+    with pytest.raises(ValueError, match="'euler' with spacing 'leading', expected one of ddim"):
+        sample(oracle, start(), SCHEDULE, Sampling("euler"))
+    for steps in (0, 1001):
+        with pytest.raises(ValueError, match=f"{steps} steps, expected 1 to 1000"):
+            sample(oracle, start(), SCHEDULE, Sampling(steps=steps))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_types(sampler: str, dtype: torch.dtype) -> None:
+    made = sample(oracle, start().to(dtype), SCHEDULE, Sampling(sampler, 5), torch.Generator().manual_seed(0))
+    assert made.dtype == dtype
+    assert (made - TRUE).abs().max() < 0.5
+
+
+def test_ema() -> None:
+    module = nn.Linear(2, 2)
+    average = EMA(module, decay=0.5)
+    first = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight.add_(1)
+    for _ in range(20):
+        average.update(module)
+    torch.testing.assert_close(average.average["weight"], first + 1, rtol=0, atol=1e-4)
+    other = EMA(nn.Linear(2, 2))
+    other.load_state_dict(average.state_dict())
+    blank = nn.Linear(2, 2)
+    other.copy_to(blank)
+    assert torch.equal(blank.weight, average.average["weight"])
+    assert (other.updates, other.decay) == (20, 0.5)
+
+
+def test_diffusers_is_loaded_only_to_sample() -> None:
+    program = "import sys, vfikit.models, vfikit.diffusion; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
