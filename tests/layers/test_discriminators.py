@@ -1,8 +1,9 @@
 """Discriminators as layers."""
 
+import pytest
 import torch
 
-from vfikit.layers.discriminators import ConvDiscriminator
+from vfikit.layers.discriminators import ConvDiscriminator, PatchDiscriminator
 
 
 def test_widths_and_strides() -> None:
@@ -29,3 +30,16 @@ def test_channels_last_gradients() -> None:
         assert given.grad is not None
         gradients.append(given.grad)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+
+
+def test_patches() -> None:
+    """The published one for frames of 3 channels: 2.77 M parameters, logits that see 70 x 70 pixels each."""
+    discriminator = PatchDiscriminator()
+    assert sum(p.numel() for p in discriminator.parameters()) == 2_765_633
+    assert discriminator(torch.rand(2, 3, 64, 48)).shape == (2, 1, 6, 4)
+    x = torch.rand(1, 3, 160, 160, requires_grad=True)
+    discriminator.eval()(x)[0, 0, 9, 9].backward()
+    assert x.grad is not None
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero()
+    assert rows.max() - rows.min() + 1 == 70
+    assert discriminator.main[2].weight.std().item() == pytest.approx(0.02, rel=0.05)

@@ -8,6 +8,7 @@ from .attention import (
     SpatialTransformer,
     TokenAttention,
 )
+from .discriminators import ConvDiscriminator, PatchDiscriminator
 from .gridnet import GridNet
 from .kernel_estimator import KernelEstimator
 from .maxvit import MaxAttention, MaxCrossAttention, WindowAttention
@@ -18,6 +19,7 @@ from .resnet import Downsample, ResnetBlock, TimeResBlock, TransposedUpsample, U
 from .separable_synthesis import SeparableSynthesis
 
 __all__ = [
+    "ConvDiscriminator",
     "Downsample",
     "GridNet",
     "HeadAttention",
@@ -27,6 +29,7 @@ __all__ = [
     "MaxAttention",
     "MaxCrossAttention",
     "PWCNet",
+    "PatchDiscriminator",
     "PixelAttention",
     "PositionedCrossAttention",
     "ResnetBlock",

@@ -29,3 +29,37 @@ class ConvDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # contiguous: torch 2.13's CPU batch_norm backward is wrong for some channels-last strides
         return self.judge(self.pool(self.features(x.contiguous())).flatten(1))
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN (arXiv:1611.07004): (N, C, H, W) -> logits (N, 1, H', W'), one for each overlapping patch.
+
+    ``layers`` convolutions of stride 2 and two of stride 1, all 4x4; widths double up to eight times ``width``. Batch
+    norm but at both ends.
+    """
+
+    def __init__(self, in_channels: int = 3, width: int = 64, layers: int = 3) -> None:
+        super().__init__()
+        widths = [width * min(2**i, 8) for i in range(layers + 1)]
+        main: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for i, (wide, narrow) in enumerate(zip(widths, widths[1:]), start=1):
+            stride = 2 if i < layers else 1
+            main += [
+                nn.Conv2d(wide, narrow, 4, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(narrow),
+                nn.LeakyReLU(0.2),
+            ]
+        self.main = nn.Sequential(*main, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Convolutions from N(0, 0.02), norms from N(1, 0.02), as published GANs start."""
+        for module in self.main:
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.02)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.main(x.contiguous())
