@@ -1,6 +1,7 @@
 """Discriminators: networks that judge frames."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         widths = [width * min(2**i, 8) for i in range(layers + 1)]
         main: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        for i, (wide, narrow) in enumerate(zip(widths, widths[1:]), start=1):
+        for i, (wide, narrow) in enumerate(pairwise(widths), start=1):
             stride = 2 if i < layers else 1
             main += [
                 nn.Conv2d(wide, narrow, 4, stride=stride, padding=1, bias=False),
