@@ -80,8 +80,8 @@ def write_clip(path: Path, pixels: list) -> None:
         container.mux(stream.encode())
 
 
-def run_page(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, fences: tuple[str, ...]) -> None:
-    """The page's blocks in order, in one namespace, as a reader would paste them."""
+def run_page(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, fences: tuple[str, ...]) -> dict:
+    """The page's blocks in order, in one namespace, as a reader would paste them; returns it."""
     monkeypatch.chdir(folder)
     namespace: dict = {"__name__": "__main__"}
     with torch.random.fork_rng(devices=[]):
@@ -89,6 +89,7 @@ def run_page(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, fences: 
             furnish(block.text, folder)
             code = compile("\n" * block.line + block.text, str(page), "exec")
             exec(code, namespace)
+    return namespace
 
 
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.stem)
