@@ -48,6 +48,7 @@ NAMES = [
     "ldmvfi.ddpm",
     "ldmvfi.ema",
     "ldmvfi.pipeline",
+    "ldmvfi.vq_loss",
 ]
 NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out.published_grad")
 ROOT = Path(__file__).parent.parent.parent
