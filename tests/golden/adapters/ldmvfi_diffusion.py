@@ -151,7 +151,8 @@ def pipeline(case: Case) -> None:
         "decoded": 2 * frame - 1,
     }
     stored = case.take("expect_frame_uint8")
-    case.check("expect_frame_uint8", torch.where((pixels - stored).abs() <= 1, stored, pixels))  # one grey level
+    rounded = (pixels - stored).abs() == 1  # to the other side of a half, which few pixels lie near
+    case.check("expect_frame_uint8", pixels if rounded.double().mean() > 0.01 else torch.where(rounded, stored, pixels))
     compare(case, taps, 1e-4)
 
 
