@@ -288,6 +288,24 @@ class Stacked(nn.Module):
         return self.last(one * other + both.amax(1))
 
 
+class Scaled(nn.Module):
+    """Channels scaled and shifted by bare parameters, a table of places, and a window's bias for each head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.scale, self.last = conv(3, 8), nn.Parameter(torch.ones(8, 1, 1)), conv(8, 3)
+        self.places, self.columns = nn.Parameter(torch.zeros(1, 8, 4, 4)), nn.Embedding(16, 8)
+        self.qkv, self.out, self.bias = nn.Linear(8, 24), nn.Linear(8, 8), nn.Embedding(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.adaptive_avg_pool2d(x, 4)
+        y = tokens(self.first(x) * self.scale + self.places) + self.columns(torch.arange(16, device=x.device))
+        q, k, v = (part.unflatten(2, (-1, 2)).transpose(1, 2) for part in self.qkv(y).chunk(3, dim=2))
+        bias = self.bias(torch.arange(16, device=x.device)).T[:, None]  # heads 1 hw
+        y = y + self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
+        return self.last(y.transpose(1, 2).unflatten(2, (4, 4)))
+
+
 class Recurrent(nn.Module):
     """A tensor fed back: what goes in and what comes out are the same channels, at every step."""
 
@@ -346,6 +364,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], list[list[int]]]] = {  # net, (u
     "warp": (Warped, [[8, 1], [5, 1]]),
     "views in place": (InPlaceViews, [[8, 1], [6, 1]]),
     "stack": (Stacked, [[6, 1]]),
+    "bare parameters and tables": (Scaled, [[8, 1], [4, 6]]),
     "recurrent": (Recurrent, [[6, 1]]),
     "counted": (Counting, [[8, 1], [6, 1]]),
 }

@@ -148,15 +148,15 @@ class Halved(nn.Module):
         return self.b(self.a(x).unflatten(1, (4, 2))[:, :, 0])
 
 
-class Scaled(nn.Module):
-    """A channel weight that ``resize`` cannot store."""
+class Constant(nn.Module):
+    """As many numbers as channels, in the code."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.scale, self.b = conv(3, 8), nn.Parameter(torch.ones(8, 1, 1)), conv(8, 3)
+        self.a, self.b = conv(3, 8), conv(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.a(x) * self.scale)
+        return self.b(self.a(x) * torch.arange(8.0, device=x.device)[:, None, None])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ class Scaled(nn.Module):
     [
         (Unknown, "cumsum"),
         (Halved, "a reshape that cuts the channels apart"),
-        (Scaled, "joined with something that has no channels"),
+        (Constant, "joined with something that has no channels"),
     ],
 )
 def test_what_is_not_understood_is_kept_and_says_why(net, reason):

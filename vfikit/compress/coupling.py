@@ -24,7 +24,7 @@ from torch.utils import _pytree
 from .atoms import Atoms
 from .folds import Sets
 from .groups import Coupling, CouplingError, Group, Member
-from .resize import LAYERS, SIZES
+from .resize import SIZES, own_tensors
 from .slicing import with_copies
 from .tracing import Comparer, Labeller, Misfit, Step, tensors_of
 
@@ -144,9 +144,7 @@ def _weights(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [
         (f"{path}.{name}" if path else name, tensor)
         for path, module in model.named_modules()
-        if isinstance(module, LAYERS)
-        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-        if tensor.ndim > 0
+        for name, tensor in own_tensors(module)
     ]
 
 
@@ -163,6 +161,8 @@ def _label_weights(model: nn.Module, atoms: Atoms) -> dict[str, Tensor]:
             continue
         seen.add(id(tensor))
         atoms.set(tensor, labels)
+        if isinstance(model.get_submodule(full.rpartition(".")[0]), nn.Embedding):
+            atoms.fix(labels[0], "rows of an embedding")
         weights[full] = tensor
     return weights
 

@@ -57,7 +57,7 @@ def randomised(model: nn.Module, generator: torch.Generator) -> nn.Module:
         for name, tensor in module.named_parameters(recurse=False):
             noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
             if tensor.ndim >= 2:  # keep the signal's variance, so that deep channels still show at the output
-                tensor.data = tensor.data if tensor.any() else noise
+                tensor.data = tensor.data if (tensor != tensor.reshape(-1)[:1]).any() else noise
                 fan_in = tensor[0].numel()
                 tensor.data *= (2.0 / fan_in) ** 0.5 / tensor.data.square().mean().sqrt()
             else:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -18,7 +18,7 @@ CHANNELS_OUT = ("out_channels",)
 NORMED = ("num_channels", "num_features", "normalized_shape")  # by norms that have no tensors
 SIZES = (*HEADS, *CHANNELS_IN, *CHANNELS_OUT, *NORMED)
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
-LAYERS = (_ConvNd, nn.Linear, *NORMS, nn.PReLU)  # what ``resize`` gives new tensors
+LAYERS = (_ConvNd, nn.Linear, *NORMS, nn.PReLU, nn.Embedding)  # what ``resize`` gives new tensors
 
 
 def widths(model: nn.Module) -> dict[str, Width]:
@@ -26,7 +26,8 @@ def widths(model: nn.Module) -> dict[str, Width]:
 
     ``groups`` stands where the layer has them. A norm's (and a PReLU's) ``in`` and ``out`` are its channels; a layer
     norm over several axes counts the last. Modules that keep their number of heads or channels as an integer
-    (``heads``, ``num_heads``, ``channels``, ``in_channels`` ...) stand with it: ``{"attention": {"heads": 4}}``.
+    (``heads``, ``num_heads``, ``channels``, ``in_channels`` ...) stand with it, and those that have tensors of their
+    own with every axis: ``{"attention": {"heads": 4, "scale.0": 32}}``.
     """
     found = {path: _width(module) for path, module in model.named_modules()}
     return {path: width for path, width in found.items() if width is not None}
@@ -36,8 +37,8 @@ def resize(model: Model, widths: Mapping[str, Width]) -> Model:
     """Gives the layers of ``model`` these widths, in place, and returns it.
 
     A layer whose width is as it was keeps its tensors; another gets fresh ones by its own ``reset_parameters``, of the
-    same device, type and ``requires_grad``. A path that is not there, or a width that the layer cannot have, raises
-    ``ValueError`` and leaves the model as it was.
+    same device, type and ``requires_grad``. Tensors of modules that are no layers keep their first entries. A path that
+    is not there, or a width that the layer cannot have, raises ``ValueError`` and leaves the model as it was.
     """
     modules = dict(model.named_modules())
     for path, width in widths.items():
@@ -46,8 +47,9 @@ def resize(model: Model, widths: Mapping[str, Width]) -> Model:
         if current is None:
             raise ValueError(f"resize: {type(model).__name__} has no convolution, linear or norm layer {path!r}")
         if not isinstance(module, LAYERS):
-            if width.keys() != current.keys() or min(width.values()) <= 0:
-                raise ValueError(f"resize: {path} cannot have {dict(width)}, expected like {current}")
+            grown = [name for name in width if "." in name and width[name] > current.get(name, 0)]
+            if width.keys() != current.keys() or min(width.values()) <= 0 or grown:
+                raise ValueError(f"resize: {path} cannot have {dict(width)}, expected like {current}, no axis longer")
             continue
         groups = width.get("groups", 1)
         known = width.keys() == current.keys() and min(width.values()) > 0
@@ -57,8 +59,7 @@ def resize(model: Model, widths: Mapping[str, Width]) -> Model:
             raise ValueError(f"resize: {path} cannot have {dict(width)}, expected in and out equal")
     for path, width in widths.items():
         if not isinstance(modules[path], LAYERS):
-            for name, value in width.items():
-                setattr(modules[path], name, value)
+            _set_own(modules[path], width)
         elif dict(width) != _width(modules[path]):
             _set(modules[path], width["in"], width["out"], width.get("groups", 1))
     return model
@@ -93,7 +94,29 @@ def _width(module: nn.Module) -> Width | None:
             return {"in": module.normalized_shape[-1], "out": module.normalized_shape[-1]}
         case nn.PReLU():
             return {"in": module.num_parameters, "out": module.num_parameters}
-    return stored(module, SIZES) or None
+        case nn.Embedding():
+            return {"in": module.num_embeddings, "out": module.embedding_dim}
+    axes = {f"{name}.{axis}": n for name, tensor in own_tensors(module) for axis, n in enumerate(tensor.shape)}
+    return {**stored(module, SIZES), **axes} or None
+
+
+def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """What ``module`` itself adds to the state dict, without scalars."""
+    kept = module.state_dict(keep_vars=True).keys()
+    tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return [(name, tensor) for name, tensor in tensors if name in kept and tensor.ndim > 0]
+
+
+def _set_own(module: nn.Module, width: Width) -> None:
+    """Integers, and of the tensors of a module that is no layer the first entries."""
+    for name, tensor in own_tensors(module):
+        shape = [width[f"{name}.{axis}"] for axis in range(tensor.ndim)]
+        if list(tensor.shape) != shape:
+            new = tensor.detach()[tuple(slice(n) for n in shape)].clone()
+            setattr(module, name, nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new)
+    for name, value in width.items():
+        if "." not in name:
+            setattr(module, name, value)
 
 
 def stored(module: nn.Module, names: Sequence[str]) -> Width:
@@ -119,6 +142,8 @@ def set_sizes(module: nn.Module, width: Width) -> None:
             module.normalized_shape = (*module.normalized_shape[:-1], width["out"])
         case nn.PReLU():
             module.num_parameters = width["out"]
+        case nn.Embedding():
+            module.num_embeddings, module.embedding_dim = width["in"], width["out"]
 
 
 def _set(module: nn.Module, width_in: int, width_out: int, groups: int) -> None:
@@ -129,6 +154,8 @@ def _set(module: nn.Module, width_in: int, width_out: int, groups: int) -> None:
             shapes = {"weight": (width_in, width_out // groups, *module.kernel_size), "bias": (width_out,)}
         case _ConvNd():
             shapes = {"weight": (width_out, width_in // groups, *module.kernel_size), "bias": (width_out,)}
+        case nn.Embedding():
+            shapes = {"weight": (width_in, width_out)}
         case nn.Linear():
             shapes = {"weight": (width_out, width_in), "bias": (width_out,)}
         case nn.LayerNorm():

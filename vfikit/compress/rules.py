@@ -5,6 +5,7 @@ that reach it, so that nothing wrong is ever cut. ``CHANNEL_MAPS`` holds the sam
 has no channels to cut, or whose rearrangement only the Module knows. A new layer adds one line there.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,20 @@ def convolution(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     atoms.set(out, [None, outputs, *[None] * (out.ndim - 2)])
 
 
+def deformable(names: Sequence[str]) -> Rule:
+    """A convolution whose offsets and mask stay; a group of offsets moves a run of input channels, evenly cut."""
+
+    def rule(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
+        given = dict(zip(names, args))
+        x, weight, offset = given["input"], given["weight"], given["offset"]
+        steering = (given[name] for name in ("offset", "mask") if given.get(name) is not None)
+        atoms.fix_all(steering, "a map that steers sampling")
+        atoms.evenly(atoms.of(x)[1], offset.shape[1] // (2 * weight.shape[2] * weight.shape[3]))
+        convolution(atoms, (x, weight, given.get("bias"), False, None, x.shape[1] // weight.shape[1]), out)
+
+    return rule
+
+
 def matmul(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     """(.., m, k) @ (.., k, n). Where k is no layer's weight (attention), its size sets a scale elsewhere: never cut."""
     a, b = args[-2:]
@@ -132,6 +147,11 @@ def reduce(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     atoms.set(out, kept)
 
 
+def embedding(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
+    """Rows are indices, columns channels."""
+    atoms.set(out, [*[None] * (out.ndim - 1), atoms.of(args[0])[1]])
+
+
 def gated(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     """glu: the first half times the sigmoid of the second."""
     axis = (args[1] if len(args) > 1 else -1) % out.ndim
@@ -140,6 +160,7 @@ def gated(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     atoms.set(out, labels)
 
 
+DEFORMABLE = ("vfikit::deform_conv2d", "torchvision::deform_conv2d")
 RULES: dict[str, Rule] = {
     **RESHAPES,
     **IN_PLACE,
@@ -154,12 +175,16 @@ RULES: dict[str, Rule] = {
     "native_group_norm": group_norm,
     "native_layer_norm": layer_norm,
     "glu": gated,
+    "embedding": embedding,
+    **dict.fromkeys(("vfikit::adacof", "vfikit::dsepconv"), samples_first),
 }
 
 
 def rule_of(operation: Any) -> Rule | None:
     """The rule of an aten overload; None where there is none."""
     name = operation._schema.name.removeprefix("aten::")
+    if name in DEFORMABLE:
+        return deformable([argument.name for argument in operation._schema.arguments])
     if name in RULES:
         return RULES[name]
     return pointwise if torch.Tag.pointwise in operation.tags else None

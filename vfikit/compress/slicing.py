@@ -122,6 +122,8 @@ def _set_integer(module: nn.Module, name: str, more: int) -> None:
 
 def _set_sizes(module: nn.Module, before: Mapping[str, int]) -> None:
     """The stored integers, from the shapes of the tensors."""
+    if not isinstance(module, LAYERS):
+        return
     tensors = (module._parameters.get("weight"), module._buffers.get("running_mean"))
     shape = next(tuple(x.shape) for x in tensors if x is not None)
     groups = before.get("groups", 1)
@@ -131,6 +133,8 @@ def _set_sizes(module: nn.Module, before: Mapping[str, int]) -> None:
         if 1 < groups == before["in"]:  # depthwise: as many groups as inputs
             groups = shape[0] * groups // before["out"]
         set_sizes(module, {"in": shape[1] * groups, "out": shape[0], "groups": groups})
+    elif isinstance(module, nn.Embedding):
+        set_sizes(module, {"in": shape[0], "out": shape[1]})
     elif isinstance(module, nn.Linear):
         set_sizes(module, {"in": shape[1], "out": shape[0]})
     else:
