@@ -14,6 +14,7 @@ from vfikit.models.ldmvfi.net import Pair
 
 from .case import Case
 from .ldmvfi_nets import autoencoder_config, compare, picture, unet_config
+from .weights import key_file
 
 LATENT = 2e-5  # of the largest value, which untrained weights drive into the hundreds
 
@@ -163,9 +164,11 @@ def denoised(net: LDMVFINet, pair: Pair, sampling: Sampling, start: Tensor, nois
 
 def network(case: Case) -> LDMVFINet:
     """The reduced whole model, its checkpoint read as a published one."""
-    published = case.published("ldmvfi.ldm_small")
     denoiser = unet_config(case.meta["unet_config"])
-    assert denoiser == unet_config(published.config["unet"])
+    published = key_file(case, lambda found: "unet" in found and unet_config(found["unet"]) == denoiser)
+    if "first_stage" in case.meta:
+        wanted, found = (autoencoder_config(x["first_stage"]) for x in (case.meta, published.config))
+        assert wanted == found, f"{case.name}: {wanted}, its key file has {found}"
     config = LDMVFIConfig(autoencoder_config(published.config["first_stage"]), denoiser)
     net = LDMVFINet(replace(config, beta_start=betas_of(case)[0], beta_end=betas_of(case)[1]))
     state: dict[str, Tensor] = published.state_dict(published.gain)

@@ -11,7 +11,7 @@ from vfikit.models.ldmvfi import VQFIGAN, AutoencoderConfig, DenoisingUNet, UNet
 from vfikit.models.ldmvfi.published import HEADS, autoencoder_name, unet_name
 
 from .case import Case, Published
-from .weights import keep_input, keep_output, load, mean_std
+from .weights import keep_input, keep_output, key_file, load, mean_std
 
 NETWORK = 2e-5  # the reference ran in float32; relative to the largest value
 GRADIENT = 2e-4
@@ -20,7 +20,7 @@ GRADIENT = 2e-4
 def figan(case: Case) -> None:
     """The whole autoencoder at any size."""
     config = autoencoder_config(case.meta["config"])
-    published = autoencoder_weights(case, config)
+    published = key_file(case, lambda found: "ddconfig" in found and autoencoder_config(found) == config)
     net = autoencoder(case, config, published)
     taps = tap(net)
     frames = {name: picture(case, name) for name in ("prev", "mid", "next")}
@@ -59,8 +59,7 @@ def unet(case: Case) -> None:
     """The U-Net with any of its options."""
     config = unet_config(case.meta["config"])
     net = DenoisingUNet(config)
-    name = re.sub(r"_(hidden|full)$", "", case.name.removesuffix("_hidden"))
-    published = case.published(name)
+    published = key_file(case, lambda found: "model_channels" in found and unet_config(found) == config)
     counted = sum(parameter.numel() for parameter in net.parameters())
     assert counted == published.parameters, f"{counted} parameters, published {published.parameters}"
     state = published.state_dict(published.gain)
@@ -116,15 +115,6 @@ def unet_config(published: dict[str, Any]) -> UNetConfig:
         resample_blocks=published.get("resblock_updown", False),
         scale_shift=published.get("use_scale_shift_norm", False),
     )
-
-
-def autoencoder_weights(case: Case, config: AutoencoderConfig) -> Published:
-    """The key file whose config is the case's."""
-    for family in ("ldmvfi.vqfigan", "ldmvfi.vqfigan_f8", "ldmvfi.vqfigan_f8_vanilla"):
-        published = case.published(family)
-        if autoencoder_config(published.config) == config:
-            return published
-    raise AssertionError(f"{case.name}: no key file has its config")
 
 
 def autoencoder(case: Case, config: AutoencoderConfig, published: Published) -> VQFIGAN:

@@ -1,11 +1,13 @@
 """Deterministic weights for a module that stands alone: ``meta.keys`` of a case, as names inside the module."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .case import Case, Published
+from .case import DATA, Case, Published
 
 COUNTERS = ("num_batches_tracked",)
 
@@ -26,6 +28,17 @@ def fill_module(
     alive = {key: value for key, value in state.state_dict(1.0).items() if not key.startswith(tuple(dead))}
     load(module, {key.replace(*renamed): value for key, value in alive.items()})
     module.to(case.dtype).eval()
+
+
+def key_file(case: Case, fits: Callable[[dict[str, Any]], bool]) -> Published:
+    """The key file, beside the case or of ours, whose config ``fits``."""
+    family = case.name.partition(".")[0]
+    for folder in (case.path.parent, DATA):
+        for path in sorted(folder.glob(f"{family}*.keys.json")):
+            spec = json.loads(path.read_text())
+            if fits(spec["config"]):
+                return Published(spec)
+    raise AssertionError(f"{case.name}: no key file has its config")
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
