@@ -301,7 +301,8 @@ class Scaled(nn.Module):
         x = F.adaptive_avg_pool2d(x, 4)
         y = tokens(self.first(x) * self.scale + self.places) + self.columns(torch.arange(16, device=x.device))
         q, k, v = (part.unflatten(2, (-1, 2)).transpose(1, 2) for part in self.qkv(y).chunk(3, dim=2))
-        bias = self.bias(torch.arange(16, device=x.device)).T[:, None]  # heads 1 hw
+        bias = self.bias.weight.view(4, 4, -1).unfold(0, 4, 1).flip(1)  # 1 4 heads 4
+        bias = bias.permute(2, 0, 1, 3).flatten(2)  # heads 1 hw
         y = y + self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
         return self.last(y.transpose(1, 2).unflatten(2, (4, 4)))
 

@@ -201,6 +201,14 @@ def fold(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     atoms.set(out, result)
 
 
+def windows(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
+    """Tensor.unfold: overlapping windows along an axis that is no channels, in a new last axis."""
+    labels, axis = atoms.of(args[0]), args[1] % args[0].ndim
+    atoms.fix(labels[axis], "windows along channels")
+    labels[axis] = None
+    atoms.set(out, [*labels, None])
+
+
 def copy(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     """In place: only a whole tensor takes over labels, a part of one may be seen through its other views."""
     if out._is_view() or tuple(args[0].shape) != tuple(args[1].shape):
@@ -238,6 +246,7 @@ RESHAPES: dict[str, Rule] = {
     "channel_shuffle": channel_shuffle,
     "im2col": unfold,
     "col2im": fold,
+    "unfold": windows,
     "copy_": copy,
 }
 IN_PLACE = {f"{name}_": RESHAPES[name] for name in ("squeeze", "unsqueeze", "transpose", "t")}  # the tensor's own shape
