@@ -33,7 +33,7 @@ __all__ = ["Coupling", "CouplingError", "Group", "Member", "couple"]
 NEAR = 3  # an error in Python shows at the next operation or soon after it
 
 
-def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 60.0) -> Coupling:
+def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 300.0) -> Coupling:
     """Traces ``model(*inputs)`` and returns the groups of channels that can be cut.
 
     Only shapes and types of the tensors in ``inputs`` matter; the model is not touched. The channels of inputs and
@@ -75,6 +75,8 @@ def _proved(model: nn.Module, inputs: Any, atoms: Atoms, steps: list[Step], unti
         sets = atoms.settled()
         coupling = _group(model, atoms, sets)
         free = [group for group in coupling.groups if group.units > 1]
+        if not free:
+            return coupling
         chance = random.Random(0)
         different = chance.sample(range(1, 2 * len(free) + 2), len(free))
         for more in ([1] * len(free), different):
