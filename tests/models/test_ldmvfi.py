@@ -274,3 +274,14 @@ def test_compiles(part: str) -> None:
         results.append([loss.detach(), *(p.grad.clone() for p in module.parameters())])
     for eager, same in zip(*results, strict=True):
         torch.testing.assert_close(same, eager, rtol=1e-9, atol=1e-9)
+
+
+def test_empty_batch_and_published_padding() -> None:
+    net, (frame0, frame1) = toy("ldmvfi"), pair(200, 232)
+    assert net(frame0[:0], frame1[:0]).shape == (0, 3, 200, 232)
+    made = net.interpolate(frame0[..., :40], frame1[..., :40])
+    assert made.shape == (1, 3, 200, 40)
+    known = net.prepare(frame0, frame1, published=True)
+    assert known.frame0.shape == (1, 3, 256, 256)
+    expected = net.decode(net.sample(known), known).clamp(0, 1)
+    torch.testing.assert_close(net.interpolate(frame0, frame1, published_padding=True), expected.detach())

@@ -83,15 +83,17 @@ class LDMVFINet(MiddleInterpolator):
         bisections: int = 0,
         steps: int | None = None,
         generator: torch.Generator | None = None,
+        published_padding: bool = False,
     ) -> Tensor:
         """The frame at time ``t`` between two of (N, 3, H, W) in [0, 1], any size; clamped to [0, 1].
 
         Only t = 0.5 is known. Another t raises ``ValueError``, unless ``bisections`` allows halving the interval that
-        often. ``steps`` of denoising, by default the config's; see ``sample`` for ``generator``.
+        often. ``steps`` of denoising, by default the config's; see ``sample`` for ``generator``. Frames are padded to
+        multiples of ``self.multiple``, or as the published program does.
         """
 
         def middle(frame0: Tensor, frame1: Tensor) -> Tensor:
-            pair = self.prepare(frame0, frame1)
+            pair = self.prepare(frame0, frame1, published=published_padding)
             return self.decode(self.sample(pair, steps, generator), pair)
 
         return interpolate_at(type(self).__name__, middle, frame0, frame1, t, bisections).clamp(0, 1)
@@ -136,13 +138,18 @@ class LDMVFINet(MiddleInterpolator):
         sampling = sampling or self.config.sampling
         if steps is not None:
             sampling = Sampling(sampling.sampler, steps, sampling.eta, sampling.spacing)
-        like = pair.encoded0.latent
+        dtype = pair.encoded0.latent.dtype
+        like = pair.encoded0.latent.to(torch.promote_types(dtype, torch.float32))  # noise grows 80-fold on the way
         shape = tuple(like.shape)
         noise = iter(lambda: draw(shape, generator, like), None)
         if generator is None:
             fixed = torch.Generator().manual_seed(0)
             noise = iter(lambda: draw((1, *shape[1:]), fixed, like).expand(shape), None)
-        return sample(lambda x, t: self.predict_noise(x, t, pair), next(noise), self.schedule, sampling, noise)
+
+        def model_fn(x: Tensor, t: Tensor) -> Tensor:
+            return self.predict_noise(x.to(dtype), t, pair).to(like.dtype)
+
+        return sample(model_fn, next(noise), self.schedule, sampling, noise).to(dtype)
 
     def predict_noise(self, noisy: Tensor, t: Tensor, pair: Pair) -> Tensor:
         """The noise in latents (N, code_width, h, w) at times (N,)."""
