@@ -10,24 +10,20 @@ prints the last validation's PSNR and where they are. On several GPUs: accelerat
 
 import copy
 import itertools
-import json
 import math
-import pickle
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
 from torch import Tensor
 from tqdm import tqdm
 
-from vfikit import checkpoints, recipe
+from vfikit import checkpoints, recipe, training
 from vfikit.data import Triplet, Triplets, open_triplets
-from vfikit.files import InputError, atomic, write_json
+from vfikit.files import InputError, write_json
 from vfikit.losses import DualFrameAdversary, Objective, VGGLoss, parse_terms
 from vfikit.models import build
 from vfikit.tasks import interpolation
@@ -91,26 +87,7 @@ class Config:
     """Triplets to validate on; all where left out."""
 
 
-def settings(config: Config) -> tuple[Config, dict[str, Any] | None]:
-    """The settings that hold, and the state to go on from."""
-    if config.device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device is {config.device!r}, expected auto, cpu or cuda")
-    recipe.check_device(config.device.replace("auto", "cpu"))
-    if config.out is not None and (config.out / "state.pt").exists():
-        raise InputError(f"{config.out}: holds a run already; --resume {config.out} goes on with it")
-    if (folder := config.resume) is None:
-        return replace(config, steps=config.steps or 20_000, validation=config.validation or "synthetic"), None
-    if not (folder / "state.pt").exists():
-        raise InputError(f"{folder / 'state.pt'}: no such file, expected the folder of a run that was saved")
-    try:
-        saved = json.loads((folder / "config.json").read_text())
-        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{folder}: its state cannot be read ({str(error).splitlines()[0]})") from error
-    paths = {name: Path(saved[name]) for name in ("init", "vgg_weights") if saved.get(name)}
-    kept = Config(**{**saved, **paths, "out": folder, "resume": folder})
-    given = {name: value for name in ("steps", "validation") if (value := getattr(config, name)) is not None}
-    return replace(kept, minutes=config.minutes, device=config.device, **given), state
+PATHS = ("init", "vgg_weights")
 
 
 def learning_rate(config: Config, step: int, steps_an_epoch: int) -> float:
@@ -152,15 +129,9 @@ class Run:
 
     def save(self, config: Config, folder: Path) -> None:
         states = {name: part.state_dict() for name, part in self.kept.items()}
-        with atomic(folder / "state.pt") as path, open(path, "wb") as file:  # a file object: a full disk is an OSError
-            torch.save({"step": self.step, "rng": torch.get_rng_state(), **states}, file)
+        training.save_state({"step": self.step, "rng": torch.get_rng_state(), **states}, folder / "state.pt")
         path = folder / "model.safetensors"
         checkpoints.save(self.average, path, step=self.step, data=config.data, seed=config.seed)
-
-    @torch.no_grad()
-    def update_average(self, decay: float) -> None:  # quicker at the beginning
-        ours, theirs = ([p.detach() for p in m.parameters()] for m in (self.average, self.model))
-        torch._foreach_lerp_(ours, theirs, 1 - min(decay, (1 + self.step) / (10 + self.step)))
 
     def teach_adversary(self, batch: Triplet, made: Tensor, accelerator: Accelerator) -> Tensor:
         assert self.adversary is not None
@@ -174,12 +145,13 @@ class Run:
 
 
 def main(config: Config) -> None:
-    config, state = settings(config)
+    recipe.check_device(config.device)
+    config, state = training.settings(config, {"steps": 20_000, "validation": "synthetic"}, PATHS)
     data = open_triplets(config.data, "train", config.crop, config.seed)
     validation = open_triplets(config.validation or "synthetic", "test", config.crop, config.seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
     run = Run(config, accelerator.device)
-    training, optimizer = accelerator.prepare(run.training, run.optimizer)
+    module, optimizer = accelerator.prepare(run.training, run.optimizer)
     run.kept |= {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
     if state is not None:
         run.load(state)
@@ -193,9 +165,9 @@ def main(config: Config) -> None:
         write_json(folder / "config.json", {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()})
     log, end = recipe.StepLog(folder / "log.jsonl"), time.monotonic() + 60 * (config.minutes or math.inf)
     with tqdm(total=config.steps, initial=run.step, disable=not accelerator.is_main_process) as progress:
-        for batch in until(end, accelerator, itertools.chain([first], batches)):
+        for batch in training.until(end, accelerator, itertools.chain([first], batches)):
             rate = learning_rate(config, run.step, len(data) // (config.batch_size * shard[1]))
-            log.add(take_step(config, run, accelerator, training, optimizer, batch, rate))
+            log.add(take_step(config, run, accelerator, module, optimizer, batch, rate))
             progress.update()
             if not accelerator.is_main_process:
                 continue
@@ -211,30 +183,21 @@ def main(config: Config) -> None:
         print(f"weights, state and log are in {folder}")
 
 
-def until(end: float, accelerator: Accelerator, batches: Iterable[Triplet]) -> Iterator[Triplet]:
-    """Batches until the main process's clock says ``end``."""
-    for batch in batches:
-        yield batch
-        over = torch.tensor(time.monotonic() > end, device=accelerator.device)
-        if bool(broadcast(over) if accelerator.num_processes > 1 else over):
-            return
-
-
 def take_step(
-    config: Config, run: Run, accelerator: Accelerator, training: Any, optimizer: Any, batch: Triplet, rate: float
+    config: Config, run: Run, accelerator: Accelerator, module: Any, optimizer: Any, batch: Triplet, rate: float
 ) -> dict[str, Tensor]:
     """One step of everything; returns what to log."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     batch = Triplet(*(frames.to(accelerator.device, memory_format=layout) for frames in batch))
-    losses, made = training(*batch)
+    losses, made = module(*batch)
     accelerator.backward(losses.total)
     norm = accelerator.clip_grad_norm_(run.model.parameters(), config.clip or math.inf)
     optimizer.step()
     optimizer.zero_grad()
     taught = {} if run.adversary is None else {"discriminator": run.teach_adversary(batch, made, accelerator)}
-    run.update_average(config.ema)
+    training.update_average(run.average, run.model, config.ema, run.step)
     run.step += 1
     return {"loss": losses.total, **losses.parts, **taught, "norm": norm}
 

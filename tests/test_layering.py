@@ -25,6 +25,7 @@ LEVELS = {
     "vfikit.tasks": 4,
     "vfikit.compat": 4,
     "vfikit.recipe": 5,  # the frame of every recipe: loads what the user named
+    "vfikit.training": 5,
     "recipes": 6,
     "benchmarks": 6,
     "integrations": 6,

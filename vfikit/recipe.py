@@ -101,7 +101,9 @@ def build_on_meta(name: str, preset: str) -> Any:
 
 
 def check_device(device: str) -> None:
-    """Raises ``InputError`` if torch can't use ``device`` here."""
+    """Raises ``InputError`` if torch can't use ``device`` here; "auto" is what is there."""
+    if device == "auto":
+        return
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

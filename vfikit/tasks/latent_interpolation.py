@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ..compress import distill
-from ..data import Triplet
+from ..data import Triplet, Triplets
 from ..models.ldmvfi.autoencoder import Reconstruction
 from ..models.ldmvfi.net import Denoising
-from .interpolation import batches, inputs, means, measure, quality
+from .interpolation import Quality, batches, inputs, means, measure, quality
 
-__all__ = ["Losses", "batches", "distilled", "inputs", "loss", "means", "measure", "quality"]
+__all__ = ["Losses", "batches", "distilled", "inputs", "loss", "means", "measure", "quality", "reconstruction"]
 
 
 class Losses(NamedTuple):
@@ -63,3 +63,15 @@ def distilled(model: Any, teacher: Any | None, batch: Triplet, share: float) -> 
 def both(model: Any, batch: Triplet, t: Tensor, seed: int) -> tuple[Reconstruction, Denoising]:
     """Both networks' passes, the noise drawn from ``seed``."""
     return model.reconstruct(*batch), model.denoise(*batch, t, torch.Generator().manual_seed(seed))
+
+
+def reconstruction(model: Any, data: Triplets, limit: int | None = None) -> Quality:
+    """How well the autoencoder makes the middle of the first ``limit`` triplets from their own latents: a ceiling."""
+    device, frames = next(model.parameters()).device, iter(range(len(data)))
+
+    def from_its_own(frame0: Tensor, frame1: Tensor) -> Tensor:
+        target = data[next(frames)].target[None].to(device)
+        return model.reconstruct(frame0, target, frame1).decoded.frame.clamp(0, 1)
+
+    rows = list(measure(from_its_own, data, limit=limit, device=device))
+    return Quality(**means(rows), per_image=rows)

@@ -1,0 +1,70 @@
+"""What training recipes share: going on with a saved run, the end of the time allowed, averaged weights."""
+
+import json
+import pickle
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from .files import InputError, atomic
+
+Batch = TypeVar("Batch")
+
+
+def settings(
+    config: Any,
+    defaults: Mapping[str, Any],
+    paths: Sequence[str] = ("init",),
+    mine: Sequence[str] = ("minutes", "device"),
+) -> tuple[Any, dict[str, Any] | None]:
+    """The settings that hold (a recipe's dataclass), and the state to go on from, None for a new run.
+
+    Fields named in ``defaults`` are None unless given; a new run takes their defaults, a resumed one (``resume``) what
+    it was begun with unless they are given. All others are the saved run's, but for ``mine``. ``paths`` are saved as
+    text. Raises ``InputError`` for a run that is there already, or that cannot be read.
+    """
+    if config.out is not None and (config.out / "state.pt").exists():
+        raise InputError(f"{config.out}: holds a run already; --resume {config.out} goes on with it")
+    given = {name: value for name in defaults if (value := getattr(config, name)) is not None}
+    if (folder := config.resume) is None:
+        return replace(config, **{**defaults, **given}), None
+    if not (folder / "state.pt").exists():
+        raise InputError(f"{folder / 'state.pt'}: no such file, expected the folder of a run that was saved")
+    try:
+        saved = json.loads((folder / "config.json").read_text())
+        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{folder}: its state cannot be read ({str(error).splitlines()[0]})") from error
+    own = {name: getattr(config, name) for name in mine}
+    as_paths = {name: Path(saved[name]) for name in paths if saved.get(name)}
+    kept = type(config)(**{**saved, **as_paths, "out": folder, "resume": folder})
+    return replace(kept, **own, **given), state
+
+
+def until(end: float, accelerator: Any, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches until the main process's clock (``time.monotonic``) says ``end``."""
+    from accelerate.utils import broadcast
+
+    for batch in batches:
+        yield batch
+        over = torch.tensor(time.monotonic() > end, device=accelerator.device)
+        if bool(broadcast(over) if accelerator.num_processes > 1 else over):
+            return
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Moves ``average`` towards ``model``, quicker at the beginning: with min(decay, (1 + step) / (10 + step))."""
+    ours, theirs = ([p.detach() for p in m.parameters()] for m in (average, model))
+    torch._foreach_lerp_(ours, theirs, 1 - min(decay, (1 + step) / (10 + step)))
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Writes ``state`` whole or not at all; a full disk is an ``OSError``."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)
