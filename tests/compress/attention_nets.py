@@ -203,7 +203,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(x).relu_()
-        y *= self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(y, 1)))).sigmoid()
+        y = y * self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(y, 1)))).sigmoid()
         return self.last(y)
 
 
@@ -247,10 +247,10 @@ class Warped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.code, self.head, self.features, self.last = conv(3, 8), conv(8, 3), conv(3, 5), conv(5, 3)
+        self.seen, self.head, self.features, self.last = conv(3, 8), conv(8, 3), conv(3, 5), conv(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        flow, mask = self.head(self.code(x).relu()).split([2, 1], dim=1)
+        flow, mask = self.head(self.seen(x).relu()).split([2, 1], dim=1)
         features = self.features(x)
         moved = F.grid_sample(features, flow.permute(0, 2, 3, 1).tanh(), align_corners=False)
         return self.last(torch.lerp(features, moved, mask.sigmoid()))

@@ -108,7 +108,7 @@ class Graph(nn.Module):
         return self.head(torch.cat(features, dim=1))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=6),
     width=st.integers(2, 6),

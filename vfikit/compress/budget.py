@@ -20,11 +20,12 @@ class Budget:
         shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
         first = np.cumsum([0, *(len(shape) for shape in shapes.values())])[:-1]
         row = {name: int(start) for name, start in zip(shapes, first)}  # of a tensor's first axis
+        macs = {name: n for name, n in macs.items() if name in row}  # not weights that others make (weight norm)
         self._first = first
         self._sizes = np.array([size for shape in shapes.values() for size in shape], dtype=np.float64)
         self._cuts = np.zeros((len(self._sizes), len(groups)))  # indices of an axis that go with one unit of a group
         for column, group in enumerate(groups):
-            for member in group.members:
+            for member in (member for member in group.members if member.tensor in row):  # not buffers
                 self._cuts[row[member.tensor] + member.axis, column] = len(member.indices[0])
         self._units = np.array([group.units for group in groups], dtype=np.float64)
         self._macs = np.array([macs.get(name, 0) for name in shapes], dtype=np.float64)
