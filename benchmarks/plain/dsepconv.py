@@ -89,10 +89,12 @@ def _positions(mask: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
 
 
 def _coordinate(offset: Tensor, base: Tensor, size: int) -> Tensor:
-    """In the ringed image, from -1 to 1."""
+    """In the ringed image, from -1 to 1; far outside, where ``grid_sample`` reads the ring, for positions beyond."""
     raw = offset + base
-    scale = 2 / (size + 1)
-    return torch.where(raw < 0, -1, torch.where(raw >= size - 1, 1, raw * scale + (scale - 1)))
+    scale, far = 2 / (size + 1), 1e16  # the least distance becomes a large one; comparing and selecting takes longer
+    last = torch.nextafter(raw.new_tensor(size - 1), raw.new_tensor(-1))
+    before, after = raw.clamp(max=0), (raw - last).clamp_(min=0)
+    return torch.add(raw, before, alpha=far).add_(after, alpha=far).mul_(scale).add_(scale - 1)
 
 
 def _neighbours(offset: Tensor, base: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -10,24 +10,17 @@ using namespace taps;
 
 struct AdaCoF {
     static constexpr bool SEPARABLE = false;
+    static constexpr int RING = 1, BORDER = 1;
 
-    // The fraction of an offset; negative where the offset is, and NaN where that is.
-    template <class V>
-    struct Share {
-        V fraction;
-        VFIKIT_INLINE V before() const { return 1 - fraction; }
-        VFIKIT_INLINE V after() const { return fraction; }
-        VFIKIT_INLINE void divide(V w, V& first, V& second) const { second = w * fraction, first = w - second; }
-        VFIKIT_INLINE void save(float (*to)[TILE], int p) const { store(to[0] + p, fraction); }
-        static VFIKIT_INLINE Share saved(const float (*from)[TILE], int p) { return {load<V>(from[0] + p)}; }
-    };
-
+    // The fraction is negative where the offset is, and NaN where that is.
     template <bool MENDED, class V, class I>
-    static VFIKIT_INLINE I split(const Axis<V, I>& axis, V offset, I place, Share<V>& share) {
+    static VFIKIT_INLINE I split(const Axis<V, I>& axis, V offset, I place, V& fraction) {
         const V bounded = axis.bound(offset);
-        const I whole = axis.template truncate<MENDED>(bounded);
-        share.fraction = bounded - axis.widen(whole);
-        return axis.clamp(whole + place);
+        const I whole = axis.template truncate<MENDED>(bounded), first = -1 - I{};
+        fraction = bounded - axis.widen(whole);
+        I at = whole + place;
+        at = at < first ? first : at;
+        return at > axis.last ? axis.last : at;
     }
 
     template <class V, class T>
@@ -72,7 +65,7 @@ VFIKIT_API int vfikit_adacof_forward_f32(const float* input, const float* weight
                                          const float* offset_j, float* output, int64_t batch, int64_t channels,
                                          int64_t height, int64_t width, int64_t kernel, int64_t out_height,
                                          int64_t out_width, int64_t dilation, int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0};
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0, AdaCoF::RING};
     Job job = job_of(s, weight, offset_i, offset_j);
     job.output = output;
     return vfikit::taps::forward<AdaCoF>(job, input, forward_kernel, threads);
@@ -82,7 +75,7 @@ VFIKIT_API int vfikit_adacof_forward_f64(const double* input, const double* weig
                                          const double* offset_j, double* output, int64_t batch, int64_t channels,
                                          int64_t height, int64_t width, int64_t kernel, int64_t out_height,
                                          int64_t out_width, int64_t dilation, int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0};
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0, AdaCoF::RING};
     JobOf<double> job = job_of(s, weight, offset_i, offset_j);
     job.output = output;
     return vfikit::taps::forward_exact<AdaCoF>(job, input, threads);
@@ -95,7 +88,7 @@ VFIKIT_API int vfikit_adacof_backward_f32(const float* grad, const float* input,
                                           int64_t batch, int64_t channels, int64_t height, int64_t width,
                                           int64_t kernel, int64_t out_height, int64_t out_width, int64_t dilation,
                                           int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0};
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0, AdaCoF::RING};
     const Job job = job_of(s, weight, offset_i, offset_j, grad, grad_weight, grad_offset_i, grad_offset_j);
     return vfikit::taps::backward<AdaCoF>(job, input, grad_input, backward_kernel, threads);
 }
@@ -106,7 +99,7 @@ VFIKIT_API int vfikit_adacof_backward_f64(const double* grad, const double* inpu
                                           int64_t batch, int64_t channels, int64_t height, int64_t width,
                                           int64_t kernel, int64_t out_height, int64_t out_width, int64_t dilation,
                                           int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0};
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0, AdaCoF::RING};
     const JobOf<double> job = job_of(s, weight, offset_i, offset_j, grad, grad_weight, grad_offset_i, grad_offset_j);
     return vfikit::taps::backward_exact<AdaCoF>(job, input, grad_input, threads);
 }

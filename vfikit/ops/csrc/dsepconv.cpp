@@ -11,33 +11,17 @@ using namespace taps;
 
 struct DSepConv {
     static constexpr bool SEPARABLE = true;
+    static constexpr int RING = 2, BORDER = 2;
 
-    // 1 - f and f within the input; beyond it both neighbours are the pixel of the border, each with weight one.
-    template <class V>
-    struct Share {
-        V first, second;
-        VFIKIT_INLINE V before() const { return first; }
-        VFIKIT_INLINE V after() const { return second; }
-        VFIKIT_INLINE void divide(V w, V& one, V& other) const { one = w * first, other = w * second; }
-        VFIKIT_INLINE void save(float (*to)[TILE], int p) const { store(to[0] + p, first), store(to[1] + p, second); }
-        static VFIKIT_INLINE Share saved(const float (*from)[TILE], int p) {
-            return {load<V>(from[0] + p), load<V>(from[1] + p)};
-        }
-    };
-
-    // Rounds down. The input is left at its last pixel already, but not at its first.
+    // Rounds down. Where both neighbours are the border's pixel, both are in the ring, and the fraction does not matter:
+    // before the first pixel, but from the last one on.
     template <bool MENDED, class V, class I>
-    static VFIKIT_INLINE I split(const Axis<V, I>& axis, V offset, I place, Share<V>& share) {
-        const V bounded = axis.bound(offset), one = 1 - V{};
-        const I whole = axis.template truncate<MENDED>(bounded);
-        const V rest = bounded - axis.widen(whole), fraction = rest < V{} ? rest + one : rest;
-        const I at = whole + place + (rest < V{} ? I{} - 1 : I{});
-        typedef typename std::conditional<std::is_integral<I>::value, uint64_t, Vec<uint32_t, sizeof(I) / 4>>::type U;
-        const U place_in = (U)at, size = (U)axis.last;  // one comparison for both ends: a negative one is large
-        const V alike = fraction == fraction ? one : fraction;  // a NaN stays
-        share.first = place_in < size ? one - fraction : alike;
-        share.second = place_in < size ? fraction : alike;
-        return axis.clamp(at);
+    static VFIKIT_INLINE I split(const Axis<V, I>& axis, V offset, I place, V& fraction) {
+        const V bounded = axis.bound(offset), whole = round_down(bounded);
+        fraction = bounded - whole;
+        const I at = axis.template truncate<MENDED>(whole) + place, ring = -2 - I{};
+        const I within = at < I{} ? ring : at;
+        return within >= axis.last ? axis.last + 1 : within;
     }
 
     template <class V, class T>
@@ -72,7 +56,8 @@ VFIKIT_BACKWARD(DSepConv)
 
 inline Shape shape_of(int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t kernel,
                       int64_t out_height, int64_t out_width) {
-    return {batch, channels, height, width, kernel, out_height, out_width, 1, 1 - (kernel - 1) / 2};  // as published
+    const int64_t origin = 1 - (kernel - 1) / 2;  // as published
+    return {batch, channels, height, width, kernel, out_height, out_width, 1, origin, DSepConv::RING};
 }
 
 // offset_x moves along the rows' axis, offset_y along the columns'.

@@ -1,6 +1,7 @@
 // Vectors of one instruction set: GCC's and Clang's vector extension, lowered to whatever the caller is compiled for.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "abi.h"
@@ -39,6 +40,26 @@ template <class V, class T>
 VFIKIT_INLINE void store_some(T* to, V v, int64_t count) {
     if (count >= static_cast<int64_t>(sizeof(V) / sizeof(T))) return store(to, v);
     __builtin_memcpy(to, &v, count * sizeof(T));
+}
+
+// Rounds down; vectors hold numbers below 2^31.
+template <class V>
+VFIKIT_INLINE V round_down(V v) {
+    if constexpr (std::is_floating_point<V>::value) {
+        return __builtin_floor(v);
+    } else {
+#if defined(__x86_64__)  // no vector extension rounds: the compiler would take seven instructions
+        if constexpr (sizeof(V) == 64) {
+            asm("vrndscaleps $1, %1, %0" : "=v"(v) : "v"(v));
+            return v;
+        } else if constexpr (sizeof(V) == 32) {
+            asm("vroundps $1, %1, %0" : "=x"(v) : "x"(v));
+            return v;
+        }
+#endif
+        const V whole = __builtin_convertvector(__builtin_convertvector(v, Vec<int32_t, sizeof(V) / 4>), V);
+        return whole > v ? whole - 1 : (v == v ? whole : v);
+    }
 }
 
 #if defined(__clang__) || __GNUC__ >= 12

@@ -1,11 +1,10 @@
 // What the kernels that sample at free taps (AdaCoF, DSepConv) share: sizes, the packed input, where a tap reads.
 //
-// An op is a class `Op` with: SEPARABLE, whether two more maps of F rows make the weight; `Share<V>`, how the two
-// neighbours on one axis divide a weight; `split`, which finds the first neighbour and the share; `weight` and
+// An op is a class `Op` with: SEPARABLE, whether two more maps of F rows make the weight; RING, how many pixels the
+// packed input has around it, and BORDER, how many times each counts the border that it repeats; `split`, which finds
+// the first of two neighbours on one axis, in the ring or not, and the fraction that the second has; `weight` and
 // `add_gradient`, what stands for a tap's weight in the maps.
 #pragma once
-
-#include <type_traits>
 
 #include "lanes.h"
 
@@ -15,13 +14,14 @@ namespace taps {
 struct Shape {
     int64_t batch, channels, height, width, kernel, out_height, out_width, dilation;
     int64_t origin;  // of the first tap, on both axes, relative to its output pixel
+    int64_t ring;    // Op::RING
     int64_t taps() const { return kernel * kernel; }
     int64_t plane() const { return height * width; }
     int64_t pixels() const { return out_height * out_width; }
     int64_t reach() const { return (kernel - 1) * dilation; }
-    int64_t pitch() const { return width + 2; }  // packed pixels a row
-    int64_t packed() const { return (height + 2) * pitch(); }
-    int64_t base() const { return pitch() + 1; }  // packed: pixel (-1, -1) of the input is 0
+    int64_t pitch() const { return width + 2 * ring; }  // packed pixels a row
+    int64_t packed() const { return (height + 2 * ring) * pitch(); }
+    int64_t base() const { return ring * (pitch() + 1); }  // packed: pixel (0, 0) of the input
 };
 
 // One batch item, one block of channels; where there is no `output`, a gradient.
@@ -29,7 +29,7 @@ template <class T>
 struct JobOf {
     Shape s;
     int64_t first;    // channel
-    const T* packed;  // pixel (-1, -1)
+    const T* packed;  // the ring's first pixel
     const T *weight, *offset_i, *offset_j;  // F * F maps each; the offsets along the rows' and along the columns' axis
     const T *vertical, *horizontal;         // F maps each, of a separable op
     T* output;
@@ -74,21 +74,21 @@ VFIKIT_INLINE void locate(const Shape& s, int64_t start, int count, int32_t* row
     }
 }
 
-// One coordinate, in vectors or numbers: the bounds of offsets, beyond which all is far beyond the border, and those of
-// what is read, [-1, size - 1].
+// One coordinate, in vectors or numbers: the bounds of offsets, beyond which all is far beyond the border, and the last
+// pixel.
 template <class V, class I>
 struct Axis {
     V high, low;
-    I first, last;
+    I last;
     Axis(const Shape& s, int64_t size, int64_t outputs)
-        : high(static_cast<float>(size + outputs + s.kernel) - V{}), low(-high), first(-1 - I{}),
+        : high(static_cast<float>(size + outputs + s.kernel) - V{}), low(-high),
           last(static_cast<int32_t>(size - 1) - I{}) {}
 
     VFIKIT_INLINE V bound(V offset) const {
         const V bounded = offset > high ? high : offset;
         return bounded < low ? low : bounded;
     }
-    // Towards zero. A NaN moves by nothing where MENDED, else anywhere: `clamp` brings it back.
+    // Towards zero. A NaN is 0 where MENDED, else anything.
     template <bool MENDED>
     static VFIKIT_INLINE I truncate(V bounded) {
         const V number = MENDED ? (bounded == bounded ? bounded : V{}) : bounded;
@@ -98,10 +98,6 @@ struct Axis {
     static VFIKIT_INLINE V widen(I whole) {
         if constexpr (std::is_floating_point<V>::value) return static_cast<V>(whole);
         else return __builtin_convertvector(whole, V);
-    }
-    VFIKIT_INLINE I clamp(I at) const {
-        at = at < first ? first : at;
-        return at > last ? last : at;
     }
 };
 
@@ -118,10 +114,16 @@ struct alignas(64) Quads {
     int32_t index[TILE + 16];
 };
 
-// The same apart: the weight, and each axis' share as the op saves it.
+// The same apart.
 struct alignas(64) Parts {
-    float weight[TILE], down[2][TILE], right[2][TILE];
+    float weight[TILE], down[TILE], right[TILE];
 };
+
+// How two neighbours share a weight.
+template <class V>
+VFIKIT_INLINE void divide(V weight, V fraction, V& first, V& second) {
+    second = weight * fraction, first = weight - second;
+}
 
 // Fills `parts` and `quads` (its factors where FACTORS). Returns whether an index is outside [low, high), packed pixels.
 template <class Op, int BYTES, bool FACTORS>
@@ -138,7 +140,7 @@ VFIKIT_INLINE bool prepare(const Job& job, const Axes<BYTES>& axes, const Places
     const I least = static_cast<int32_t>(low - s.base()) - I{}, most = static_cast<int32_t>(high - s.base()) - I{};
     I outside = {};
     for (int p = 0; p < count; p += N) {
-        typename Op::template Share<V> down, right;
+        V down, right;
         const V moved_i = load_some<V>(offset_i + p, count - p), moved_j = load_some<V>(offset_j + p, count - p);
         const I y = Op::template split<true>(axes.rows, moved_i, load<I>(places.row + p) + i, down);
         const I x = Op::template split<true>(axes.columns, moved_j, load<I>(places.column + p) + j, right);
@@ -147,11 +149,11 @@ VFIKIT_INLINE bool prepare(const Job& job, const Axes<BYTES>& axes, const Places
         store(quads.index + p, index);
         outside |= (index < least) | (index >= most);
         store(parts.weight + p, w);
-        down.save(parts.down, p), right.save(parts.right, p);
+        store(parts.down + p, down), store(parts.right + p, right);
         if constexpr (FACTORS) {
             V above, below, factor[4];
-            down.divide(w, above, below);
-            right.divide(above, factor[0], factor[1]), right.divide(below, factor[2], factor[3]);
+            divide(w, down, above, below);
+            divide(above, right, factor[0], factor[1]), divide(below, right, factor[2], factor[3]);
             store_quads<N>(quads.factor + 4 * p, factor[0], factor[1], factor[2], factor[3],
                            std::make_integer_sequence<int, N>());
         }
@@ -161,23 +163,25 @@ VFIKIT_INLINE bool prepare(const Job& job, const Axes<BYTES>& axes, const Places
     return false;
 }
 
-// Packs channels [first, first + B) of one frame, channels innermost, with a ring of one repeated pixel, so that an
-// index within [-1, size - 1] has both its neighbours in place. Channels beyond the last are zero.
-template <int B>
+// Packs channels [first, first + B) of one frame, channels innermost, with its ring. Channels beyond the last are zero.
+template <class Op, int B>
 void pack(const Shape& s, const float* frame, int64_t first, int64_t threads, float* packed) {
-    const int64_t pitch = s.pitch();
-    parallel(s.height + 2, threads, [&](int64_t y, int64_t) {
-        const int64_t row = y < 1 ? 0 : (y > s.height ? s.height - 1 : y - 1);
-        float* to = packed + y * pitch * B;
+    constexpr float BORDER = Op::BORDER;
+    parallel(s.height + 2 * s.ring, threads, [&](int64_t y, int64_t) {
+        const int64_t row = y < s.ring ? 0 : (y - s.ring < s.height ? y - s.ring : s.height - 1);
+        const float scale = y - s.ring == row ? 1 : BORDER;
+        float* to = packed + y * s.pitch() * B;
         for (int b = 0; b < B; ++b) {
             if (first + b >= s.channels) {
-                for (int64_t x = 0; x < pitch; ++x) to[x * B + b] = 0;
+                for (int64_t x = 0; x < s.pitch(); ++x) to[x * B + b] = 0;
                 continue;
             }
             const float* from = frame + (first + b) * s.plane() + row * s.width;
-            to[b] = from[0];
-            for (int64_t x = 0; x < s.width; ++x) to[(x + 1) * B + b] = from[x];
-            to[(pitch - 1) * B + b] = from[s.width - 1];
+            for (int64_t x = 0; x < s.width; ++x) to[(x + s.ring) * B + b] = scale * from[x];
+            for (int64_t x = 0; x < s.ring; ++x) {
+                to[x * B + b] = scale * BORDER * from[0];
+                to[(s.pitch() - 1 - x) * B + b] = scale * BORDER * from[s.width - 1];
+            }
         }
     });
 }

@@ -25,9 +25,9 @@ inline int64_t window_rows(const Shape& s) { return 2 * band_rows(s) + 1; }
 inline Band band(const Shape& s, int64_t index) {
     const int64_t first = index * band_rows(s), rows = s.out_height - first;
     const int64_t last = first + (rows < band_rows(s) ? rows : band_rows(s)) - 1;
-    const int64_t low = first + s.origin - MARGIN + 1, high = last + s.origin + s.reach() + MARGIN + 2;
-    return {first * s.out_width, (last + 1) * s.out_width, low > 0 ? low : 0,
-            high < s.height + 1 ? high : s.height + 1};
+    const int64_t low = first + s.origin + s.ring - MARGIN, high = last + s.origin + s.ring + s.reach() + MARGIN + 1;
+    const int64_t most = s.height + 2 * s.ring - 1;
+    return {first * s.out_width, (last + 1) * s.out_width, low > 0 ? low : 0, high < most ? high : most};
 }
 
 // One tile's share of the scatter: the window's memory, and for each tap whether it left the window.
@@ -89,23 +89,20 @@ VFIKIT_INLINE void map_gradients(const Job& job, const Parts& parts, const float
                                  int64_t start, int count) {
     constexpr int N = BYTES / 4;
     typedef Vec<float, N> V;
-    typedef typename Op::template Share<V> Share;
     const int64_t at = tap * job.s.pixels() + start, row = tap / job.s.kernel, column = tap % job.s.kernel;
     float *grad_i = job.grad_offset_i + at, *grad_j = job.grad_offset_j + at;
     for (int p = 0; p < count; p += N) {
         const V d00 = load<V>(dot[0] + p), d01 = load<V>(dot[1] + p), d10 = load<V>(dot[2] + p);
         const V d11 = load<V>(dot[3] + p), w = load<V>(parts.weight + p);
-        const Share down = Share::saved(parts.down, p), right = Share::saved(parts.right, p);
-        const V above = d00 * right.before() + d01 * right.after();
-        const V below = d10 * right.before() + d11 * right.after();
-        V i = w * ((d10 - d00) * right.before() + (d11 - d01) * right.after());
-        V j = w * ((d01 - d00) * down.before() + (d11 - d10) * down.after());
+        const V fa = load<V>(parts.down + p), fb = load<V>(parts.right + p);
+        const V above = d00 * (1 - fb) + d01 * fb, below = d10 * (1 - fb) + d11 * fb;
+        V i = w * ((d10 - d00) * (1 - fb) + (d11 - d01) * fb);
+        V j = w * ((d01 - d00) * (1 - fa) + (d11 - d10) * fa);
         if (job.first) {  // not the first block of channels
             i += load_some<V>(grad_i + p, count - p);
             j += load_some<V>(grad_j + p, count - p);
         }
-        Op::template add_gradient<V>(job, row, column, start + p, count - p,
-                                     above * down.before() + below * down.after());
+        Op::template add_gradient<V>(job, row, column, start + p, count - p, above * (1 - fa) + below * fa);
         store_some(grad_i + p, i, count - p);
         store_some(grad_j + p, j, count - p);
     }
@@ -183,16 +180,28 @@ VFIKIT_INLINE void backward_tile(const Job& job, int64_t start, int64_t end, con
     }
 typedef void (*BackwardKernel)(const Job& job, int64_t start, int64_t end, const Window& window);
 
+// A place in the ring or in the input, on one axis: the pixel, and how many times it counts.
+template <class Op>
+int64_t unring(const Shape& s, int64_t at, int64_t size, float& times) {
+    at -= s.ring;
+    times = at < 0 || at >= size ? Op::BORDER : 1;
+    return at < 0 ? 0 : at < size ? at : size - 1;
+}
+
 // Adds a window to the input's gradient; the ring folds onto the border.
-inline void add_window(const Shape& s, const Window& window, int64_t first, int64_t block, float* grad_input) {
+template <class Op>
+void add_window(const Shape& s, const Window& window, int64_t first, int64_t block, float* grad_input) {
     for (int64_t y = window.low; y <= window.high; ++y) {
-        const int64_t row = y < 1 ? 0 : (y > s.height ? s.height - 1 : y - 1);
+        float times;
+        const int64_t row = unring<Op>(s, y, s.height, times);
         const float* from = window.rows + (y - window.low) * s.pitch() * block;
         for (int64_t b = 0; b < block && first + b < s.channels; ++b) {
             float* to = grad_input + (first + b) * s.plane() + row * s.width;
-            to[0] += from[b];
-            for (int64_t x = 0; x < s.width; ++x) to[x] += from[(x + 1) * block + b];
-            to[s.width - 1] += from[(s.width + 1) * block + b];
+            for (int64_t x = 0; x < s.width; ++x) to[x] += times * from[(x + s.ring) * block + b];
+            for (int64_t x = 0; x < s.ring; ++x) {
+                to[0] += times * Op::BORDER * from[x * block + b];
+                to[s.width - 1] += times * Op::BORDER * from[(s.pitch() - 1 - x) * block + b];
+            }
         }
     }
 }
@@ -201,7 +210,6 @@ inline void add_window(const Shape& s, const Window& window, int64_t first, int6
 // pile up on the border, thousands to a pixel: `sum` is double.
 template <class Op>
 void add_far(const Job& job, const uint8_t* left, int64_t top, int64_t bottom, double* sum) {
-    typedef typename Op::template Share<float> Share;
     const Shape& s = job.s;
     const int64_t channels = s.channels - job.first < 4 ? s.channels - job.first : 4;
     Places places;
@@ -220,17 +228,18 @@ void add_far(const Job& job, const uint8_t* left, int64_t top, int64_t bottom, d
                 for (int p = 0; p < count; ++p) {
                     const int64_t index = quads.index[p] + s.base(), y = index / s.pitch(), x = index % s.pitch();
                     if (y >= area.low && y < area.high) continue;
-                    const int64_t x0 = x > 0 ? x - 1 : 0, x1 = x < s.width ? x : s.width - 1;
-                    const Share down = Share::saved(parts.down, p), right = Share::saved(parts.right, p);
+                    float times, left_times, right_times;
+                    const int64_t x0 = unring<Op>(s, x, s.width, left_times);
+                    const int64_t x1 = unring<Op>(s, x + 1, s.width, right_times);
                     for (int d = 0; d < 2; ++d) {
-                        const int64_t row = y + d < 1 ? 0 : (y + d > s.height ? s.height - 1 : y + d - 1);
+                        const int64_t row = unring<Op>(s, y + d, s.height, times);
                         if (row < top || row >= bottom) continue;
-                        const float w = parts.weight[p] * (d ? down.after() : down.before());
+                        const float w = times * parts.weight[p] * (d ? parts.down[p] : 1 - parts.down[p]);
                         double* to = sum + (row - top) * s.width * 4;
                         for (int64_t c = 0; c < channels; ++c) {
                             const float g = job.grad[(job.first + c) * s.pixels() + start + p] * w;
-                            to[x0 * 4 + c] += g * right.before();
-                            to[x1 * 4 + c] += g * right.after();
+                            to[x0 * 4 + c] += g * left_times * (1 - parts.right[p]);
+                            to[x1 * 4 + c] += g * right_times * parts.right[p];
                         }
                     }
                 }
@@ -268,7 +277,8 @@ inline void backward_maps(const Job& job, BackwardKernel kernel, int64_t threads
     });
 }
 
-inline void backward_bands(const Job& job, int64_t block, BackwardKernel kernel, int64_t threads, float* windows,
+template <class Op>
+void backward_bands(const Job& job, int64_t block, BackwardKernel kernel, int64_t threads, float* windows,
                            uint8_t* left, float* grad_input) {
     const Shape& s = job.s;
     const int64_t size = window_rows(s) * s.pitch() * block;
@@ -280,7 +290,7 @@ inline void backward_bands(const Job& job, int64_t block, BackwardKernel kernel,
             memset(window.rows, 0, (area.high - area.low + 1) * s.pitch() * block * sizeof(float));
             for (int64_t start = area.start; start < area.end; start += TILE, window.left += s.taps())
                 kernel(job, start, area.end, window);
-            add_window(s, window, job.first, block, grad_input);
+            add_window<Op>(s, window, job.first, block, grad_input);
         });
 }
 
@@ -307,9 +317,9 @@ int backward(const Job& whole, const float* input, float* grad_input, BackwardKe
         if (to) memset(to, 0, s.channels * s.plane() * sizeof(float));
         if (to) memset(left.as<uint8_t>(), 0, bands(s) * band_tiles(s) * s.taps());
         for (; job.first < s.channels; job.first += block) {
-            if (block == 4) pack<4>(s, frame, job.first, threads, scratch.as<float>());
-            else pack<16>(s, frame, job.first, threads, scratch.as<float>());
-            if (to) backward_bands(job, block, kernel, teams, windows.as<float>(), left.as<uint8_t>(), to);
+            if (block == 4) pack<Op, 4>(s, frame, job.first, threads, scratch.as<float>());
+            else pack<Op, 16>(s, frame, job.first, threads, scratch.as<float>());
+            if (to) backward_bands<Op>(job, block, kernel, teams, windows.as<float>(), left.as<uint8_t>(), to);
             else backward_maps(job, kernel, threads);
         }
         if (to && memchr(left.as<uint8_t>(), 1, bands(s) * band_tiles(s) * s.taps()) &&

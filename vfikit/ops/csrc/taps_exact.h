@@ -6,27 +6,38 @@
 namespace vfikit {
 namespace taps {
 
-// One tap of one pixel: the four places in a plane, and the shares of both axes.
-template <class Op, class T>
+// One tap of one pixel: the four places in a plane, and what each axis gives them.
+template <class T>
 struct Read {
     int64_t at[4];  // above left, above right, below left, below right
-    typename Op::template Share<T> down, right;
+    T up, down, left, right;
 };
 
-// Finds them for tap (i, j) of output pixel `pixel`.
+// Both neighbours on one axis, from the first one's place in the ring or in the input.
 template <class Op, class T>
-Read<Op, T> locate_read(const JobOf<T>& job, int64_t i, int64_t j, int64_t pixel) {
+void share(int64_t at, int64_t size, T fraction, int64_t* pixels, T& before, T& after) {
+    const auto times = [&](int64_t place) { return T(place < 0 || place >= size ? Op::BORDER : 1); };
+    const auto clamp = [&](int64_t place) { return place < 0 ? 0 : place < size ? place : size - 1; };
+    pixels[0] = clamp(at), pixels[1] = clamp(at + 1);
+    before = times(at) * (1 - fraction), after = times(at + 1) * fraction;
+}
+
+// Tap (i, j) of output pixel `pixel`.
+template <class Op, class T>
+Read<T> locate_read(const JobOf<T>& job, int64_t i, int64_t j, int64_t pixel) {
     const Shape& s = job.s;
-    Read<Op, T> read;
     const int64_t at = (i * s.kernel + j) * s.pixels() + pixel;
     const Axis<T, int64_t> rows(s, s.height, s.out_height), columns(s, s.width, s.out_width);
     const int64_t row = pixel / s.out_width + i * s.dilation + s.origin;
     const int64_t column = pixel % s.out_width + j * s.dilation + s.origin;
-    const int64_t y = Op::template split<true>(rows, job.offset_i[at], row, read.down);
-    const int64_t x = Op::template split<true>(columns, job.offset_j[at], column, read.right);
-    const int64_t above = (y < 0 ? 0 : y) * s.width, below = (y + 1 < s.height ? y + 1 : y) * s.width;
-    const int64_t before = x < 0 ? 0 : x, after = x + 1 < s.width ? x + 1 : x;
-    read.at[0] = above + before, read.at[1] = above + after, read.at[2] = below + before, read.at[3] = below + after;
+    Read<T> read;
+    T down, right;
+    int64_t y[2], x[2];
+    const int64_t above = Op::template split<true>(rows, job.offset_i[at], row, down);
+    const int64_t before = Op::template split<true>(columns, job.offset_j[at], column, right);
+    share<Op>(above, s.height, down, y, read.up, read.down);
+    share<Op>(before, s.width, right, x, read.left, read.right);
+    for (int k = 0; k < 4; ++k) read.at[k] = y[k / 2] * s.width + x[k % 2];
     return read;
 }
 
@@ -40,13 +51,13 @@ int forward_exact(const JobOf<T>& whole, const T* input, int64_t threads) {
             memset(job.output + c * s.pixels() + start, 0, s.out_width * sizeof(T));
         for (int64_t t = 0; t < s.taps(); ++t)
             for (int64_t pixel = start; pixel < start + s.out_width; ++pixel) {
-                const Read<Op, T> r = locate_read<Op>(job, t / s.kernel, t % s.kernel, pixel);
+                const Read<T> r = locate_read<Op>(job, t / s.kernel, t % s.kernel, pixel);
                 const T weight = Op::template weight<T>(job, t / s.kernel, t % s.kernel, pixel, 1);
                 for (int64_t c = 0; c < s.channels; ++c) {
                     const T* plane = input + (n * s.channels + c) * s.plane();
-                    const T above = plane[r.at[0]] * r.right.before() + plane[r.at[1]] * r.right.after();
-                    const T below = plane[r.at[2]] * r.right.before() + plane[r.at[3]] * r.right.after();
-                    job.output[c * s.pixels() + pixel] += weight * (above * r.down.before() + below * r.down.after());
+                    const T above = plane[r.at[0]] * r.left + plane[r.at[1]] * r.right;
+                    const T below = plane[r.at[2]] * r.left + plane[r.at[3]] * r.right;
+                    job.output[c * s.pixels() + pixel] += weight * (above * r.up + below * r.down);
                 }
             }
     });
@@ -63,10 +74,9 @@ int backward_exact(const JobOf<T>& whole, const T* input, T* grad_input, int64_t
         for (int64_t t = 0; t < s.taps(); ++t)
             for (int64_t pixel = 0; pixel < s.pixels(); ++pixel) {
                 const int64_t i = t / s.kernel, j = t % s.kernel, at = t * s.pixels() + pixel;
-                const Read<Op, T> r = locate_read<Op>(job, i, j, pixel);
+                const Read<T> r = locate_read<Op>(job, i, j, pixel);
                 const T weight = Op::template weight<T>(job, i, j, pixel, 1);
-                const T up = r.down.before(), down = r.down.after(), left = r.right.before(), right = r.right.after();
-                const T factor[4] = {up * left, up * right, down * left, down * right};
+                const T factor[4] = {r.up * r.left, r.up * r.right, r.down * r.left, r.down * r.right};
                 T dot[4] = {};
                 for (int64_t c = 0; c < s.channels; ++c) {
                     const int64_t plane = (n * s.channels + c) * s.plane();
@@ -78,8 +88,8 @@ int backward_exact(const JobOf<T>& whole, const T* input, T* grad_input, int64_t
                 Op::template add_gradient<T>(
                     job, i, j, pixel, 1,
                     dot[0] * factor[0] + dot[1] * factor[1] + dot[2] * factor[2] + dot[3] * factor[3]);
-                job.grad_offset_i[at] = weight * ((dot[2] - dot[0]) * left + (dot[3] - dot[1]) * right);
-                job.grad_offset_j[at] = weight * ((dot[1] - dot[0]) * up + (dot[3] - dot[2]) * down);
+                job.grad_offset_i[at] = weight * ((dot[2] - dot[0]) * r.left + (dot[3] - dot[1]) * r.right);
+                job.grad_offset_j[at] = weight * ((dot[1] - dot[0]) * r.up + (dot[3] - dot[2]) * r.down);
             }
     });
     return 0;

@@ -56,16 +56,16 @@ VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_
     const int32_t pitch = static_cast<int32_t>(s.pitch() * B);
     for (int p = 0; p < count; p += N) {
         const int left = WHOLE ? N : count - p;
-        typename Op::template Share<V> down, right;
+        V down, right;
         const V moved_i = load_some<V>(offset_i + p, left), moved_j = load_some<V>(offset_j + p, left);
         const I y = Op::template split<false>(grid.rows, moved_i, load<I>(grid.row + p) + i, down);
         const I x = Op::template split<false>(grid.columns, moved_j, load<I>(grid.column + p) + j, right);
         store(reads.index + p, y * pitch + x * B);
         V above, below, first, second;
-        down.divide(Op::template weight<V>(job, row, column, start + p, left), above, below);
-        right.divide(above, first, second);
+        divide(Op::template weight<V>(job, row, column, start + p, left), down, above, below);
+        divide(above, right, first, second);
         store(reads.above_left + p, first), store(reads.above_right + p, second);
-        right.divide(below, first, second);
+        divide(below, right, first, second);
         store(reads.below_left + p, first), store(reads.below_right + p, second);
     }
 }
@@ -104,14 +104,14 @@ VFIKIT_INLINE void read_all(const float* above, const float* below, const Reads&
     (read<K, BYTES, B>(above, below, reads, p, sum[K]), ...);
 }
 
-// G taps of a chunk; meanwhile the maps of the taps from `group` on are fetched, from place `ahead`.
+// G taps of a chunk; `ahead` is where the maps to be fetched meanwhile begin.
 template <class Op, int BYTES, int B, int G, bool WHOLE>
-VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count,
-                          int64_t group, int64_t ahead, float* sums) {
+VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count, int64_t ahead,
+                          float* sums) {
     constexpr int N = PIXELS<BYTES, B>;
     typedef Sum<BYTES, B> V;
     const int64_t step = job.s.pixels(), row = job.s.pitch() * B;
-    const float *above = job.packed + row + B, *below = above + row;  // pixels (0, 0) and (1, 0)
+    const float *above = job.packed + job.s.base() * B, *below = above + row;  // pixels (0, 0) and (1, 0)
     Reads reads[G];
     for (int g = 0; g < G; ++g) prepare_chunk<Op, BYTES, B, WHOLE>(job, grid, tap + g, start, count, reads[g]);
     for (int p = 0; p < count; p += N) {
@@ -123,15 +123,20 @@ VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, 
                 __builtin_prefetch(job.weight + ahead + g * step + p, 0, 2);
                 __builtin_prefetch(job.offset_i + ahead + g * step + p, 0, 2);
                 __builtin_prefetch(job.offset_j + ahead + g * step + p, 0, 2);
-                if (Op::SEPARABLE && group + g < job.s.kernel) {
-                    __builtin_prefetch(job.vertical + ahead + g * step + p, 0, 2);
-                    __builtin_prefetch(job.horizontal + ahead + g * step + p, 0, 2);
-                }
             }
             read_all<BYTES, B>(above, below, reads[g], p, sum, std::make_integer_sequence<int, N>());
         }
         for (int k = 0; k < N; ++k) store(sums + (p + k) * WIDTH<B>, sum[k]);
     }
+}
+
+// The same of the maps of F rows, of which each group of taps fetches its share.
+VFIKIT_INLINE void fetch_few(const Job& job, int64_t first, int64_t start) {
+    for (int64_t map = first; map < job.s.kernel; map += job.s.taps() / GROUP)
+        for (int64_t p = map * job.s.pixels() + start, end = p + CHUNK; p < end; p += 16) {
+            __builtin_prefetch(job.vertical + p, 0, 2);
+            __builtin_prefetch(job.horizontal + p, 0, 2);
+        }
 }
 
 template <int B>
@@ -162,11 +167,12 @@ VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
         for (; t + GROUP <= s.taps(); t += GROUP, ++slot) {
             const int64_t part = slot % (BAND / CHUNK) * CHUNK, group = slot / (BAND / CHUNK) * GROUP;
             const int64_t ahead = group * s.pixels() + start + BAND + part;
-            if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(job, grid, t, at, CHUNK, group, ahead, sums);
-            else gather<Op, BYTES, B, GROUP, false>(job, grid, t, at, count, group, ahead, sums);
+            if (Op::SEPARABLE) fetch_few(job, group / GROUP, start + BAND + part);
+            if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(job, grid, t, at, CHUNK, ahead, sums);
+            else gather<Op, BYTES, B, GROUP, false>(job, grid, t, at, count, ahead, sums);
         }
         for (; t < s.taps(); ++t)
-            gather<Op, BYTES, B, 1, false>(job, grid, t, at, count, t, t * s.pixels() + end, sums);
+            gather<Op, BYTES, B, 1, false>(job, grid, t, at, count, t * s.pixels() + end, sums);
         finish<B>(job, at, count, sums);
     }
 }
@@ -215,11 +221,11 @@ int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_
         const float* frame = input + n * s.channels * s.plane();
         for (int64_t block; job.first < s.channels; job.first += block) {
             block = channels_at_once(s, s.channels - job.first, 1);
-            if (block == 1) pack<1>(s, frame, job.first, threads, packed);
-            if (block == 3) pack<3>(s, frame, job.first, threads, packed);
-            if (block == 4) pack<4>(s, frame, job.first, threads, packed);
-            if (block == 8) pack<8>(s, frame, job.first, threads, packed);
-            if (block == 16) pack<16>(s, frame, job.first, threads, packed);
+            if (block == 1) pack<Op, 1>(s, frame, job.first, threads, packed);
+            if (block == 3) pack<Op, 3>(s, frame, job.first, threads, packed);
+            if (block == 4) pack<Op, 4>(s, frame, job.first, threads, packed);
+            if (block == 8) pack<Op, 8>(s, frame, job.first, threads, packed);
+            if (block == 16) pack<Op, 16>(s, frame, job.first, threads, packed);
             const ForwardKernel kernel = choose(block);
             parallel((bands + BANDS - 1) / BANDS, threads, [&](int64_t item, int64_t) {
                 for (int64_t band = item * BANDS; band < bands && band < (item + 1) * BANDS; ++band)
