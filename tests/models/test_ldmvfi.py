@@ -285,3 +285,14 @@ def test_empty_batch_and_published_padding() -> None:
     assert known.frame0.shape == (1, 3, 256, 256)
     expected = net.decode(net.sample(known), known).clamp(0, 1)
     torch.testing.assert_close(net.interpolate(frame0, frame1, published_padding=True), expected.detach())
+
+
+def test_warped() -> None:
+    """Under the masks and summed, both guesses are what was sampled; a net that makes the frame directly has none."""
+    net, frames = build(LDMVFI).double(), trio(18, 22, dtype=torch.float64)
+    made = net.reconstruct(*frames, warp=True)
+    assert [w.shape for w in made.warped] == [frames[0].shape] * 2
+    for frame, guess in zip((frames[0], frames[2]), made.warped):
+        assert (guess - frame).abs().mean() < 0.1  # a new net samples the pixel itself
+    assert net.reconstruct(*frames).warped == ()
+    assert build(ABLATIONS["v2"]).double().reconstruct(*frames, warp=True).warped == ()

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..ops import DSepConv
@@ -56,12 +57,19 @@ class SeparableSynthesis(nn.Module):
     def forward(self, features: Tensor, frame0: Tensor, frame1: Tensor) -> Synthesis:
         maps = {name: head(features) for name, head in self.heads.items()}
         maps["mask"] = maps["mask"].sigmoid()
-        masks = (maps["mask"], 1 - maps["mask"])
-        sampled0, sampled1 = (
-            self.sample(frame, *(maps[f"{name}{i}"] for name in ("vertical", "horizontal", "alpha", "beta")), mask)
-            for i, frame, mask in zip((1, 2), (frame0, frame1), masks)
-        )
+        sampled0, sampled1 = self.sampled(maps, frame0, frame1, maps["mask"], 1 - maps["mask"])
         return Synthesis(sampled0 + sampled1 + maps["residual"], sampled0, sampled1, maps["residual"], maps)
+
+    def warped(self, maps: dict[str, Tensor], frame0: Tensor, frame1: Tensor) -> tuple[Tensor, Tensor]:
+        """Both frames sampled without the mask: each is a guess of the whole frame, which training may ask it to be."""
+        every = torch.ones_like(maps["mask"])
+        return self.sampled(maps, frame0, frame1, every, every)
+
+    def sampled(
+        self, maps: dict[str, Tensor], frame0: Tensor, frame1: Tensor, mask0: Tensor, mask1: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        sets = ([maps[f"{name}{i}"] for name in ("vertical", "horizontal", "alpha", "beta")] for i in (1, 2))
+        return self.sample(frame0, *next(sets), mask0), self.sample(frame1, *next(sets), mask1)
 
 
 def map_head(channels: int, hidden: tuple[int, int], outputs: int) -> nn.Sequential:

@@ -38,10 +38,10 @@ def times(model: Any, batch: Triplet) -> Tensor:
 
 
 def distilled(model: Any, teacher: Any | None, batch: Triplet, share: float) -> Tensor:
-    """The loss to the target, and ``share`` of what a teacher adds: its frames, what it sampled, its noise.
+    """The loss to the target, and ``share`` of what a teacher adds: its frames, what it warped, its noise.
 
     To the target it is Charbonnier's and 20 times the mean square, as PSNR is what compression is judged by. Both nets
-    see the same times and noise. Without a teacher, the sampled frames are drawn to the target.
+    see the same times and noise. Without a teacher, the warped frames are drawn to the target.
     """
     t, seed = times(model, batch), int(torch.randint(2**62, ()))
     made, seen = both(model, batch, t, seed)
@@ -50,19 +50,18 @@ def distilled(model: Any, teacher: Any | None, batch: Triplet, share: float) -> 
     total = total + 0.1 * (seen.prediction.float() - seen.noise).square().mean()
     if share <= 0:
         return total
-    # a frame is sampled under a mask that the two share: what they sum to is what can be compared
     if teacher is None:
-        return total + share * distill(sum(made.decoded.sampled), batch.target)
+        return total + share * distill([made.decoded.frame, *made.warped], [batch.target] * (1 + len(made.warped)))
     with torch.no_grad():
         wanted, known = both(teacher, batch, t, seed)
-    alike = distill(made.decoded.frame, wanted.decoded.frame)
-    alike = alike + distill(list(made.decoded.sampled), list(wanted.decoded.sampled))
+    alike = distill([made.decoded.frame, *made.warped], [wanted.decoded.frame, *wanted.warped])
     return total + share * (alike + 0.1 * (seen.prediction.float() - known.prediction.float()).square().mean())
 
 
 def both(model: Any, batch: Triplet, t: Tensor, seed: int) -> tuple[Reconstruction, Denoising]:
     """Both networks' passes, the noise drawn from ``seed``."""
-    return model.reconstruct(*batch), model.denoise(*batch, t, torch.Generator().manual_seed(seed))
+    noise = torch.Generator().manual_seed(seed)
+    return model.reconstruct(*batch, warp=True), model.denoise(*batch, t, noise)
 
 
 def reconstruction(model: Any, data: Triplets, limit: int | None = None) -> Quality:

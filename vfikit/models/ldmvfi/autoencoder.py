@@ -84,6 +84,7 @@ class Reconstruction(NamedTuple):
     decoded: Decoded
     codebook_loss: Tensor
     indices: Tensor  # (N * h * w,)
+    warped: tuple[Tensor, ...] = ()  # both neighbours as sampled, but without the mask
 
 
 class VQFIGAN(nn.Module):

@@ -163,10 +163,12 @@ class LDMVFINet(MiddleInterpolator):
         decoded = self.autoencoder.decode(latent, pair.encoded0, pair.encoded1, pair.frame0, pair.frame1)
         return self.cropped(decoded.frame, pair)
 
-    def reconstruct(self, frame0: Tensor, target: Tensor, frame1: Tensor) -> Reconstruction:
+    def reconstruct(self, frame0: Tensor, target: Tensor, frame1: Tensor, warp: bool = False) -> Reconstruction:
         """The autoencoder's pass over frames (N, 3, H, W) in [0, 1]; what it gives is in [0, 1] and cropped, too.
 
-        What was sampled from the two frames sums to one frame, which the residual then corrects.
+        What was sampled from the two frames sums to one frame, which the residual then corrects. With ``warp``, both
+        are also sampled without the mask: that each meets the target is what starts a small net on motion. (Published
+        training has no such term.)
         """
         pair = self.prepare(frame0, frame1)
         latent, loss, indices = self.autoencoder.quantize(self.encode(target).latent)
@@ -178,7 +180,15 @@ class LDMVFINet(MiddleInterpolator):
             ),
             loss,
             indices,
+            self.warped(decoded.maps, pair) if warp else (),
         )
+
+    def warped(self, maps: dict[str, Tensor], pair: Pair) -> tuple[Tensor, ...]:
+        """Both frames, sampled without the mask, in [0, 1] and cropped; none where the decoder samples nothing."""
+        synthesis = self.autoencoder.decoder.synthesis
+        if synthesis is None:
+            return ()
+        return tuple(self.cropped(x, pair) for x in synthesis.warped(maps, pair.frame0, pair.frame1))
 
     def cropped(self, frame: Tensor, pair: Pair) -> Tensor:
         height, width = pair.size
