@@ -6,7 +6,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vfikit.compress import Cost, Measured, conditions, costs, density, distill, fade, lambda_for, report, table, widths
+from vfikit.compress import (
+    Cost,
+    Measured,
+    conditions,
+    costs,
+    density,
+    distill,
+    distill_features,
+    fade,
+    features,
+    lambda_for,
+    report,
+    table,
+    widths,
+)
 from vfikit.compress.cost import layer_macs, macs, peak_mib
 from vfikit.compress.distill import sampling
 from vfikit.models import build
@@ -79,6 +93,41 @@ def test_distill_is_charbonnier_to_a_constant():
     assert b.grad is None
     with pytest.raises(ValueError, match="expected the same"):
         distill(a, torch.rand(4))
+
+
+def test_features_are_those_of_the_modules_named():
+    net, inputs = make("additive skip")
+    with features(net, ["first", "down"]) as found:
+        net(*inputs[0])
+    assert torch.equal(found["first"], net.first(*inputs[0]))
+    assert found.keys() == {"first", "down"}
+    assert not net.first._forward_hooks
+    with pytest.raises(ValueError, match="Additive has no module 'nowhere'"), features(net, ["nowhere"]):
+        pass
+    with pytest.raises(ValueError, match="makes a list"), features(net, [""]):
+        net(*inputs[0])
+    assert not net._forward_hooks
+
+
+def test_features_of_other_widths_can_be_compared():
+    """By where they are large, not how large: another width, another scale, the same places."""
+    torch.manual_seed(0)
+    narrow, places = torch.rand(2, 3, 4, 5), torch.rand(2, 1, 4, 5) + 0.1
+    wide = places * torch.ones(1, 6, 1, 1)
+    assert float(distill_features({"a": 3 * places.expand(2, 3, 4, 5)}, {"a": wide})) == pytest.approx(0, abs=1e-12)
+    a, b = (x.square().mean(1).flatten(1) for x in (narrow, wide))
+    by_hand = (a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)).square().sum(1).mean()
+    student, teacher = narrow.requires_grad_(), wide.clone().requires_grad_()
+    loss = distill_features({"a": student}, {"a": teacher})
+    torch.testing.assert_close(loss.detach(), by_hand)
+    loss.backward()
+    assert student.grad.abs().max() > 0
+    assert teacher.grad is None
+    tokens = torch.rand(2, 20, 6)
+    assert float(distill_features({"a": tokens[..., :3]}, {"a": tokens})) < 1
+    for ours, theirs in (({"a": narrow}, {"b": wide}), ({}, {}), ({"a": narrow}, {"a": wide[..., :2]})):
+        with pytest.raises(ValueError, match="expected the same"):
+            distill_features(ours, theirs)
 
 
 def test_sampling_terms_forgive_another_order_of_taps():

@@ -5,7 +5,7 @@ from .cost import Cost, conditions, costs, parameters
 from .coupling import couple
 from .density import Density, density
 from .dhspg import DHSPG
-from .distill import distill, fade
+from .distill import distill, distill_features, fade, features
 from .groups import Coupling, CouplingError, Group, Member
 from .hesso import HESSO
 from .hspg import HSPG
@@ -41,7 +41,9 @@ __all__ = [
     "couple",
     "density",
     "distill",
+    "distill_features",
     "fade",
+    "features",
     "input_moments",
     "lambda_for",
     "least_missed",

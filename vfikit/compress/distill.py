@@ -1,10 +1,11 @@
 """What a compressed network learns from the full one, beside the task itself."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree
 
 
@@ -20,6 +21,60 @@ def distill(student: Any, teacher: Any, epsilon: float = 1e-3) -> Tensor:
         raise ValueError(f"distill: student gives {shapes[0]}, teacher {shapes[1]}, expected the same, at least one")
     parts = [((a.float() - b.detach().float()).square() + epsilon**2).sqrt().mean() for a, b in zip(ours, theirs)]
     return torch.stack(parts).mean()
+
+
+@contextmanager
+def features(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """What the modules at ``paths`` make in the latest call of ``model`` within the context, by path.
+
+    The ends of resolution levels are a good choice. A path that is not there, or whose module makes no tensor, raises
+    ``ValueError``.
+    """
+    modules, found, handles = dict(model.named_modules()), {}, []
+    unknown = sorted(set(paths) - modules.keys())
+    if unknown:
+        raise ValueError(f"features: {type(model).__name__} has no module {unknown[0]!r}")
+    for path in paths:
+
+        def keep(module: nn.Module, args: Any, out: Any, path: str = path) -> None:
+            if not _is_float(out):
+                raise ValueError(f"features: {path} makes a {type(out).__name__}, expected a tensor of numbers")
+            found[path] = out
+
+        handles.append(modules[path].register_forward_hook(keep))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def distill_features(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Mean squared distance of what layers of two networks attend to (arXiv:1612.03928); their widths may differ.
+
+    A feature (n, c, ...) of four axes or more, or (.., c) of fewer, becomes its mean square over channels, divided by
+    the norm over all places. The teacher's are taken as constants. Other names or places raise ``ValueError``.
+    """
+    if student.keys() != teacher.keys() or not student:
+        raise ValueError(
+            f"distill_features: student has {sorted(student)}, teacher {sorted(teacher)}, expected the same"
+        )
+    parts = []
+    for name in student:
+        ours, theirs = _attention(student[name]), _attention(teacher[name].detach())
+        if ours.shape != theirs.shape:
+            shapes = tuple(student[name].shape), tuple(teacher[name].shape)
+            raise ValueError(
+                f"distill_features: {name} is {shapes[0]}, teacher's {shapes[1]}, expected the same places"
+            )
+        parts.append((ours - theirs).square().sum(1).mean())
+    return torch.stack(parts).mean()
+
+
+def _attention(feature: Tensor) -> Tensor:
+    """(n, places), of norm 1."""
+    squares = feature.float().square().mean(1 if feature.ndim >= 4 else -1).flatten(1)
+    return nn.functional.normalize(squares, dim=1)
 
 
 def sampling(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
