@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from vfikit.ops import AdaCoF
 
-from .attention_nets import KINDS, conv
+from . import attention_nets, shaped_nets
+from .attention_nets import conv
 
 
 class Chain(nn.Sequential):
@@ -131,6 +132,7 @@ class Sampling(nn.Module):
 
 
 # One way of being coupled each: the class, the sizes of its inputs, how many groups there are.
+KINDS = {**attention_nets.KINDS, **shaped_nets.KINDS}
 IMAGES = [(2, 3, 12, 16), (1, 3, 8, 8)]
 NETS: dict[str, tuple[Callable[[], nn.Module], list[tuple[int, ...]], int]] = {
     "chain": (Chain, IMAGES, 2),
