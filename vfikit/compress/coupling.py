@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils import _pytree
 
 from .atoms import Atoms
 from .folds import Sets
 from .groups import Coupling, CouplingError, Group, Member
-from .resize import SIZES, own_tensors
+from .resize import SIZES, has_weights, own_tensors
 from .slicing import with_copies
 from .tracing import Comparer, Labeller, Misfit, Step, tensors_of
 
@@ -198,7 +198,7 @@ def _role(model: nn.Module, tensor: str, axis: int) -> str:
     module = model.get_submodule(path)
     if name in SIZES:
         return "size"
-    if not isinstance(module, _ConvNd | nn.Linear):
+    if not has_weights(module):
         return "norm"
     if name != "weight":
         return "out"

@@ -1,10 +1,12 @@
 """How much of each layer a sparsifying optimizer has left."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
+
+from .resize import has_weights
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ def density(model: nn.Module) -> Density:
     """Nonzero weights over all weights of each convolution and linear layer, and over all trainable tensors."""
     layers, sizes = {}, {}
     for path, module in model.named_modules():
-        if isinstance(module, _ConvNd | nn.Linear):
-            layers[path] = int(torch.count_nonzero(module.weight)) / max(1, module.weight.numel())
-            sizes[path] = module.weight.numel()
+        if has_weights(module):
+            weight = cast(torch.Tensor, module.weight)  # a property where weights are normalised
+            layers[path] = int(torch.count_nonzero(weight)) / max(1, weight.numel())
+            sizes[path] = weight.numel()
     trainable = [param for param in model.parameters() if param.requires_grad]
     alive = sum(int(torch.count_nonzero(param)) for param in trainable)
     return Density(layers, sizes, alive / max(1, sum(param.numel() for param in trainable)))

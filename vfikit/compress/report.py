@@ -61,10 +61,10 @@ def report(
         {
             "name": name,
             "density": share,
-            "width_before": widths_before[name]["out"],
-            "width_after": widths_after[name]["out"],
-            "in_before": widths_before[name]["in"],
-            "in_after": widths_after[name]["in"],
+            "width_before": _channels(widths_before[name], "out", "weight.0"),
+            "width_after": _channels(widths_after[name], "out", "weight.0"),
+            "in_before": _channels(widths_before[name], "in", "weight.1"),
+            "in_after": _channels(widths_after[name], "in", "weight.1"),
         }
         for name, share in densities.layers.items()
     ]
@@ -76,6 +76,11 @@ def report(
     chart(densities, folder / "density.png")
     _plot(before, after, layers, folder / "report.png")
     return folder / "report.json"
+
+
+def _channels(width: Width, side: str, axis: str) -> int:
+    """Of a layer; of a module that is none, the size of its weight's ``axis``."""
+    return width[side] if side in width else width[axis]
 
 
 def chart(densities: Density, path: str | Path) -> None:

@@ -107,6 +107,14 @@ def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in tensors if name in kept and tensor.ndim > 0]
 
 
+def has_weights(module: nn.Module) -> bool:
+    """Convolutions and linear layers; and modules of others with a ``weight`` (out, in, kernel ..) of their own."""
+    if isinstance(module, LAYERS):
+        return isinstance(module, _ConvNd | nn.Linear)
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim >= 3
+
+
 def _set_own(module: nn.Module, width: Width) -> None:
     """Integers, and of the tensors of a module that is no layer the first entries."""
     for name, tensor in own_tensors(module):
