@@ -107,3 +107,21 @@ def test_wrong_input(folder: Path, arguments: tuple[str, ...], message: str) -> 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "runs").exists()
+
+
+def test_quality_and_time_by_steps(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    checkpoints.save(build("ldmvfi", "small"), tmp_path / "ldmvfi.safetensors")
+    given = ("--model", "ldmvfi", "--checkpoint", "ldmvfi.safetensors", "--size", "32", "--limit", "1")
+    done = recipe(SCRIPT, *given, "--steps", "1", "2", "--metrics", "psnr", "--out", "out", folder=tmp_path)
+    assert done.code == 0, done.stderr
+    mean = json.loads((tmp_path / "out" / "report.json").read_text())["mean"]
+    assert mean.keys() == {"ldmvfi", "1 step", "2 steps", "latent of zeros", "latent of noise"}
+    assert all(row["seconds"] > 0 for row in mean.values())
+    assert (tmp_path / "out" / "steps.png").stat().st_size > 1000
+
+
+def test_steps_are_for_models_that_sample(tmp_path: Path) -> None:
+    done = recipe(SCRIPT, "--steps", "2", "--out", "out", folder=tmp_path)
+    assert done.code == 2
+    assert "--steps: got (2,) for adacof, expected numbers for a model that samples" in done.stderr

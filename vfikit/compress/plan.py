@@ -51,66 +51,69 @@ def plan(
     inputs: Sequence[Any] = (),
     round_to: int = 1,
     floor: float = 1 / 8,
-    *,
     macs_ratio: float | None = None,
     latency_ratio: float | None = None,
 ) -> Plan:
     """Widths for ``model`` from its layers' ``densities`` (``density(model).layers``), coupled channels in step.
 
     ``consumer``: a width times the density of the densest layer that reads it (the rule that meets CDFI's published
-    networks). ``sqrt-min``, ``sqrt-max``: every layer's in and out times the square root of its density, the least or
-    the greatest of what its writers and readers ask (CDFI's extended paper). Fractions are cut off. ``latency``: every
-    layer is timed at several widths, and what loses the least weight for a millisecond is cut first.
+    networks). ``sqrt-min``, ``sqrt-max``: every layer's in and out times the root of its density, the least or the
+    greatest of what its writers and readers ask (CDFI's extended paper). ``latency``: layers are timed, and what loses
+    the least weight for a millisecond is cut first.
 
-    One target may be given, and is met within 2 %: parameters (``ratio``), multiply-accumulates (``macs_ratio``) or the
-    time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. To that end all shares are raised
-    to one power, found by bisection, and single units are given back; where those are too coarse, ``missed`` says so.
+    One target may be given, and is met within 2 %, or ``missed`` says so: parameters (``ratio``), multiply-accumulates
+    (``macs_ratio``) or the time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. All
+    shares are raised to one power, and single units given back. Beside ``ratio``, ``work_ratio`` cuts groups with more
+    work than parameters further, such that work falls by as much, or as far as the floors allow. A target that they do
+    not allow raises ``ValueError``.
 
-    With ``work_ratio`` beside ``ratio``, shares of groups that have more of the work of ``model(*inputs)`` than of the
-    parameters get a higher power, such that work falls by ``work_ratio``, or as far as the floors allow. A target that
-    the floors do not allow raises ``ValueError``.
-
-    Work is multiply-accumulates with output widths rounded up to ``round_to``: what a convolution takes in time where
-    outputs are computed in vectors of so many channels and inputs one by one. ``round_to`` 16 is that of AVX-512 CPUs
-    (measured: 25 outputs cost as much as 32), 8 of GPUs in half precision. Widths are rounded to the nearest multiple
-    of ``round_to``, below it to that of a quarter, but for what the last per cent of a target takes; no group falls
-    under ``floor`` of its width, nor under one unit.
+    Work is multiply-accumulates with output widths rounded up to ``round_to``: 16 is measured as fast on AVX-512 CPUs
+    (25 outputs cost as much as 32), 8 on GPUs in half precision. Widths are rounded to multiples of it, below it of a
+    quarter, but for the last per cent of a target; no group falls under ``floor`` of its width, nor under one unit.
     """
     targets = [target for target in (ratio, macs_ratio, latency_ratio) if target is not None]
     if len(targets) > 1 or (work_ratio is not None and ratio is None):
         raise ValueError("plan: expected one of ratio, macs_ratio and latency_ratio, and work_ratio beside ratio alone")
     if not inputs and (rule == "latency" or any((work_ratio, macs_ratio, latency_ratio))):
         raise ValueError("plan: got no inputs, expected them for work, multiply-accumulates and latency")
-    groups = coupling.groups
-    _check(rule, groups, densities)
+    _check(rule, coupling.groups, densities)
     bare = copy.deepcopy(model).to("meta")
-    budget = Budget(
-        bare, groups, {f"{path}.weight": n for path, n in layer_macs(bare, inputs).items()} if inputs else {}, round_to
-    )
+    macs_by_weight = {f"{path}.weight": n for path, n in layer_macs(bare, inputs).items()} if inputs else {}
+    budget = Budget(bare, coupling.groups, macs_by_weight, round_to)
     if rule == "latency":
-        family = _by_latency(model, groups, inputs, budget, round_to, floor)
+        family = _by_latency(model, coupling.groups, inputs, budget, round_to, floor)
     else:
-        family = _by_density(
-            {group: _share(group, densities, rule) for group in groups}, budget, round_to, floor, bool(targets)
-        )
+        family = _by_density(coupling.groups, densities, rule, budget, round_to, floor, bool(targets))
     steps = sorted({round_to, max(1, round_to // 4), 1}, reverse=True)
-    problem = None
     if ratio is not None:
-        counts = to_parameters(family, budget, ratio, work_ratio, steps)
-        problem = missed(budget.parameters({}) / budget.parameters(counts), ratio, "ratio of parameters")
-    elif macs_ratio is not None:
+        counts, problem = to_parameters(family, budget, ratio, work_ratio, steps)
+    else:
+        counts, problem = _measured(model, bare, family, budget, inputs, steps, macs_ratio, latency_ratio)
+    small = _cut(bare, counts)
+    return Plan(counts, widths(small), sum(param.numel() for param in small.parameters()), problem)
+
+
+def _measured(
+    model: nn.Module,
+    bare: nn.Module,
+    family: Family,
+    budget: Budget,
+    inputs: Sequence[Any],
+    steps: Sequence[int],
+    macs_ratio: float | None,
+    latency_ratio: float | None,
+) -> tuple[Counts, str | None]:
+    """Counts for a target that the whole network is measured for, or for none."""
+    if macs_ratio is not None:
         whole = macs(bare, inputs)
         counts, reached = corrected(
             family, budget.macs, macs_ratio, steps, lambda c: whole / macs(_cut(bare, c), inputs)
         )
-        problem = missed(reached, macs_ratio, "ratio of multiply-accumulates")
-    elif latency_ratio is not None:
+        return counts, missed(reached, macs_ratio, "ratio of multiply-accumulates")
+    if latency_ratio is not None:
         counts, reached = corrected(family, budget.work, latency_ratio, steps, lambda c: _speed_up(model, c, inputs))
-        problem = missed(reached, latency_ratio, "ratio of latency")
-    else:
-        counts = family(1.0, 0.0)
-    small = _cut(bare, counts)
-    return Plan(counts, widths(small), sum(param.numel() for param in small.parameters()), problem)
+        return counts, missed(reached, latency_ratio, "ratio of latency")
+    return family(1.0, 0.0), None
 
 
 def _check(rule: Rule, groups: Sequence[Group], densities: Mapping[str, float]) -> None:
@@ -130,8 +133,17 @@ def _speed_up(model: nn.Module, counts: Counts, inputs: Sequence[Any]) -> float:
     return before.latency_ms / after.latency_ms
 
 
-def _by_density(shares: Mapping[Group, float], budget: Budget, round_to: int, floor: float, to_target: bool) -> Family:
+def _by_density(
+    groups: Sequence[Group],
+    densities: Mapping[str, float],
+    rule: Rule,
+    budget: Budget,
+    round_to: int,
+    floor: float,
+    to_target: bool,
+) -> Family:
     """Shares to a power, those of groups with much work to a higher one."""
+    shares = {group: _share(group, densities, rule) for group in groups}
     heavy = budget.heavy()
     if to_target:
         shares = {group: min(share, 0.98) for group, share in shares.items()}  # a power of 1 would never fall

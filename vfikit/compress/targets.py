@@ -16,8 +16,8 @@ _TRIES = 4  # of a measured target, each corrected by the one before
 
 def to_parameters(
     family: Family, budget: Budget, ratio: float, work_ratio: float | None, steps: Sequence[int]
-) -> Counts:
-    """Parameters fall by ``ratio``; work by ``work_ratio`` at least, or as far as it goes."""
+) -> tuple[Counts, str | None]:
+    """Parameters fall by ``ratio``; work by ``work_ratio`` at least, or as far as it goes. And what is ``missed``."""
     target = budget.parameters({}) / ratio
 
     def fitted(extra: float) -> Counts:
@@ -27,7 +27,8 @@ def to_parameters(
     if work_ratio is not None:
         most = max(budget.work({}) / work_ratio, budget.work(fitted(_MOST)))
         counts = counts if budget.work(counts) <= most else bisect(fitted, budget.work, most, "units of work")
-    return refine(counts, budget.parameters, target, steps, lambda more: budget.work(more) <= most)
+    counts = refine(counts, budget.parameters, target, steps, lambda more: budget.work(more) <= most)
+    return counts, missed(budget.parameters({}) / budget.parameters(counts), ratio, "ratio of parameters")
 
 
 def corrected(

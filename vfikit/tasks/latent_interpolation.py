@@ -1,5 +1,7 @@
 """What training, evaluating and compressing need to know of LDMVFI: two networks, two losses, random times."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -62,6 +64,26 @@ def both(model: Any, batch: Triplet, t: Tensor, seed: int) -> tuple[Reconstructi
     """Both networks' passes, the noise drawn from ``seed``."""
     noise = torch.Generator().manual_seed(seed)
     return model.reconstruct(*batch, warp=True), model.denoise(*batch, t, noise)
+
+
+def by_steps(model: Any, steps: Iterable[int]) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """Interpolation with each number of denoising steps, by what to call it."""
+    return {f"{n} step{'s' * (n > 1)}": partial(model.interpolate, steps=n) for n in steps}
+
+
+def by_latent(model: Any) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """Interpolation with a latent that says nothing: how much the decoder makes of the two frames alone."""
+
+    @torch.no_grad()
+    def decoded(frame0: Tensor, frame1: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+        pair = model.prepare(frame0, frame1)
+        frame: Tensor = model.decode(make(pair.encoded0.latent), pair)
+        return frame.clamp(0, 1)
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
+
+    return {"latent of zeros": partial(decoded, make=torch.zeros_like), "latent of noise": partial(decoded, make=noise)}
 
 
 def reconstruction(model: Any, data: Triplets, limit: int | None = None) -> Quality:
