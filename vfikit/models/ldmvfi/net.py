@@ -20,7 +20,7 @@ from ...inference import check_pair, interpolate_at, pad_to_multiple
 from ..interpolator import MiddleInterpolator
 from .autoencoder import VQFIGAN, AutoencoderConfig, Encoded, Reconstruction
 from .published import loadable, published_keys, published_padding
-from .sequence import Sequence
+from .sequence import InSequence
 from .unet import DenoisingUNet, UNetConfig
 
 
@@ -208,8 +208,8 @@ class LDMVFINet(MiddleInterpolator):
         noisy = self.schedule.add_noise(latent, noise, t)
         return Denoising(self.predict_noise(noisy, t, pair), noise, noisy)
 
-    def in_sequence(self) -> Sequence:
-        return Sequence(self)
+    def in_sequence(self) -> InSequence:
+        return InSequence(self)
 
     def published_keys(self) -> list[tuple[str, str]]:
         return published_keys(self)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 REMEMBERED = 3  # both ends of a pair, and the middle that halving puts between them
 
 
-class Sequence:
-    """``sequence(frame0, frame1, t=0.5)`` is ``net.interpolate``, remembering the encodings of the last three frames.
+class InSequence:
+    """``in_sequence(frame0, frame1, t=0.5)`` is ``net.interpolate``, remembering the last three frames' encodings.
 
     For a video, pair by pair. Frames are compared by their values, so that copies are known again.
     """
@@ -37,5 +37,5 @@ class Sequence:
             if known.shape == frame.shape and known.dtype == frame.dtype and torch.equal(known, frame):
                 self._known.append(self._known.pop(index))
                 return encoded
-        self._known = [*self._known[1 - REMEMBERED :], (frame, self.net.encode(frame))]
+        self._known = [*self._known[1 - REMEMBERED :], (frame.clone(), self.net.encode(frame))]
         return self._known[-1][1]
