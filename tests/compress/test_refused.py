@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vfikit.compress import CouplingError, couple
+from vfikit.compress import CouplingError, check_groups, couple
 
 from .nets import Chain, conv
 
@@ -64,6 +64,24 @@ def test_a_layer_that_does_not_run_is_never_cut():
     coupling = couple(Spare(), (torch.rand(1, 3, 8, 8),))
     assert len(coupling.groups) == 2
     assert "takes no part" in coupling.kept["spare.layer.weight", 0]
+
+
+class Shared(nn.Sequential):
+    """Two convolutions of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__(conv(3, 8), conv(8, 8), conv(8, 8), conv(8, 3))
+        self[2].weight = self[1].weight
+
+
+def test_a_weight_that_two_modules_share_is_never_cut():
+    net, inputs = Shared(), (torch.rand(1, 3, 8, 8),)
+    coupling = couple(net, inputs)
+    assert coupling.groups == ()
+    assert check_groups(net, coupling.groups, [inputs]) == 0
+    assert {coupling.kept[f"{i}.weight", axis] for i in (1, 2) for axis in (0, 1)} == {
+        "a tensor that several modules share"
+    }
 
 
 def test_a_net_that_needs_data_is_refused_by_name():

@@ -45,10 +45,11 @@ def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 300.0) -> C
     first = Labeller(Atoms(), time.monotonic() + 3600)  # imports what torch needs for this, before the clock starts
     first.run(nn.Conv2d(1, 1, 1, device="meta"), (torch.empty(1, 1, 1, 1, device="meta"),))
     until = time.monotonic() + seconds
+    shared = _shared(model)  # to be asked first: on ``meta`` each has its own
     model = copy.deepcopy(model).to("meta").eval()
     inputs = _pytree.tree_map_only(Tensor, lambda x: x.to("meta"), tuple(inputs))
     atoms = Atoms()
-    weights = _label_weights(model, atoms)
+    weights = _label_weights(model, atoms, shared)
     tracer = Labeller(atoms, until)
     try:
         output = tracer.run(model, inputs)
@@ -150,22 +151,24 @@ def _weights(model: nn.Module) -> list[tuple[str, Tensor]]:
     ]
 
 
-def _label_weights(model: nn.Module, atoms: Atoms) -> dict[str, Tensor]:
+def _shared(model: nn.Module) -> set[str]:
+    """Names of tensors that stand under another name too."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in _weights(model):
+        names.setdefault(id(tensor), []).append(name)
+    return {name for several in names.values() if len(several) > 1 for name in several}
+
+
+def _label_weights(model: nn.Module, atoms: Atoms, shared: set[str]) -> dict[str, Tensor]:
     """New atoms for the tensors that ``resize`` can cut; all others have fixed sizes."""
-    weights: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for full, tensor in _weights(model):
+    weights = dict(_weights(model))
+    for full, tensor in weights.items():
         labels = [atoms.new(full, axis, size) for axis, size in enumerate(tensor.shape)]
-        if id(tensor) in seen:
-            for own in labels:
-                atoms.fix(own, "a tensor that several modules share")
-            atoms.fix_all([tensor], "a tensor that several modules share")
-            continue
-        seen.add(id(tensor))
         atoms.set(tensor, labels)
         if isinstance(model.get_submodule(full.rpartition(".")[0]), nn.Embedding):
             atoms.fix(labels[0], "rows of an embedding")
-        weights[full] = tensor
+        for own in labels if full in shared else ():
+            atoms.fix(own, "a tensor that several modules share")
     return weights
 
 

@@ -77,7 +77,7 @@ def _change(
     generator: torch.Generator,
 ) -> float:
     original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     for group in groups:
         order = _derangement(group.units, generator)
         for member in group.members:

@@ -231,7 +231,7 @@ RESHAPES: dict[str, Rule] = {
     **dict.fromkeys(_KEEPING, keep),
     **dict.fromkeys(("view", "_unsafe_view", "unsqueeze", "squeeze", "reshape"), view),
     **dict.fromkeys(("permute", "transpose", "t"), permute),
-    **dict.fromkeys(("split", "split_with_sizes"), split),
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split"), split),
     "roll": roll,
     "flip": flip,
     "cat": cat,
