@@ -58,7 +58,8 @@ def describe(name: str, value: Any) -> dict[str, str]:
     if inspect.isclass(value) and not issubclass(value, tuple):
         for method, function in vars(value).items():
             function = getattr(function, "__func__", function)
-            if not method.startswith("_") and inspect.isfunction(function):
+            own = inspect.isfunction(function) and function.__qualname__.startswith(f"{value.__name__}.")
+            if not method.startswith("_") and own:  # torch puts a wrapped ``step`` on every optimizer that is made
                 found[f"{name}.{method}"] = signature(function)
     return found
 
