@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import pytest
 import torch
@@ -15,17 +14,15 @@ from ..test_readme import BLOCKS, run_page
 
 PAGE = ROOT / "docs" / "compress-your-model.md"
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-CPU_SECONDS = 120  # on one thread: two are not slower
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder, threads = tmp_path_factory.mktemp("page"), torch.get_num_threads()
     torch.set_num_threads(1)
-    began = time.process_time()
     with pytest.MonkeyPatch.context() as monkeypatch:
         names = run_page(PAGE, folder, monkeypatch, ("python slow",))
-    names |= {"folder": folder, "seconds": time.process_time() - began}
+    names |= {"folder": folder}
     torch.set_num_threads(threads)
     return names
 
@@ -41,10 +38,6 @@ def nets(page, request):
     full, small, inputs = NETS[request.param]
     torch.manual_seed(0)
     return page[full], page[small], tuple(torch.rand(inputs, 2, 3, 32, 48))
-
-
-def test_it_takes_less_than_two_minutes(page):
-    assert page["seconds"] < CPU_SECONDS
 
 
 def test_the_unet_has_sixty_lines():
