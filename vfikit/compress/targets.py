@@ -72,7 +72,7 @@ def refine(
     """
     counts, uneven = dict(counts), set[Group]()
     for step in steps:
-        waiting = set(counts)
+        waiting = list(counts)  # in their order: plans are the same every time
         while waiting and size(counts) < (1 - TOLERANCE) * target:
             group = min(waiting, key=lambda g: (g not in uneven, counts[g] / g.units))
             more = {**counts, group: min(group.units, counts[group] + max(1, step // group.unit_size))}
