@@ -56,7 +56,7 @@ class Config:
     """With --ratio, how many times less work for convolutions, at least; 0 leaves it to the densities."""
     round_to: int = 16
     """Widths that reach it are multiples of it: CPUs compute 16 channels at a time, GPUs 8 in half precision."""
-    steps: int = 800
+    steps: int = 600
     """Of fine-tuning."""
     sparsify_steps: int | None = None
     """Of sparsifying; a twentieth of --steps where left out, a quarter for whole channels."""
