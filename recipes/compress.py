@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from vfikit import checkpoints, compress, recipe
+from vfikit import checkpoints, compress, recipe, training
 from vfikit.data import Pool, Triplet, held_out, open_triplets
 from vfikit.files import InputError
 from vfikit.models import build
@@ -113,9 +113,8 @@ def fine_tune(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        with torch.no_grad():  # an average over about the last fiftieth of the steps, shorter at the beginning
-            weight = min(1.0, max(50 / steps, 9 / (10 + step)))
-            torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], weight)
+        # over about the last fiftieth of the steps, shorter at the beginning
+        training.average_in(average, model, min(1.0, max(50 / steps, 9 / (10 + step))))
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.4f}")
     return average.requires_grad_(True)

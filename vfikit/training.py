@@ -60,8 +60,16 @@ def until(end: float, accelerator: Any, batches: Iterable[Batch]) -> Iterator[Ba
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Moves ``average`` towards ``model``, quicker at the beginning: with min(decay, (1 + step) / (10 + step))."""
+    average_in(average, model, 1 - min(decay, (1 + step) / (10 + step)))
+
+
+@torch.no_grad()
+def average_in(average: nn.Module, model: nn.Module, weight: float) -> None:
+    """Moves the parameters of ``average`` by the share ``weight``; buffers (norms' statistics) become ``model``'s."""
     ours, theirs = ([p.detach() for p in m.parameters()] for m in (average, model))
-    torch._foreach_lerp_(ours, theirs, 1 - min(decay, (1 + step) / (10 + step)))
+    torch._foreach_lerp_(ours, theirs, weight)
+    for own, other in zip(average.buffers(), model.buffers(), strict=True):
+        own.copy_(other)
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
