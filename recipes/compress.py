@@ -7,8 +7,6 @@ Takes the weights that ship with vfikit where no checkpoint is given; where none
 --train-steps, and says so. Writes compressed.safetensors, report.json, report.md and pictures.
 """
 
-import copy
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from vfikit import checkpoints, compress, recipe, training
+from vfikit import checkpoints, compress, recipe
+from vfikit.compression import Fitting, fine_tune, slice_to, sparsify, to
 from vfikit.data import Pool, Triplet, held_out, open_triplets
 from vfikit.files import InputError
 from vfikit.models import build
@@ -91,56 +90,7 @@ class Config:
         return next(t for t in (self.parameters, self.macs, self.latency) if t is not None)
 
 
-def cosine(step: int, steps: int) -> float:  # rises over the first twentieth, then falls to 0
-    return min(1.0, (step + 1) / (0.05 * steps + 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def fine_tune(
-    config: Config, task: ModuleType, model: nn.Module, teacher: nn.Module | None, data: Any, steps: int
-) -> Any:
-    """Trains ``model`` for ``steps``, towards ``teacher`` too if there is one; returns the averaged weights."""
-    optimizer = torch.optim.Adamax(model.train().parameters(), lr=config.lr, foreach=True)
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    device = next(model.parameters()).device
-    batches = task.batches(data, config.batch_size, config.crop, config.seed + 1, steps)
-    progress = tqdm(batches, desc="train" if teacher is None else "fine-tune", total=steps, smoothing=0.05)
-    for step, batch in enumerate(progress):
-        optimizer.param_groups[0]["lr"] = config.lr * cosine(step, steps)
-        share = compress.fade(config.teacher, step, 2 * steps // 3)
-        with recipe.lower_precision(device):
-            loss = task.distilled(model, teacher, to(batch, device), share)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        # over about the last fiftieth of the steps, shorter at the beginning
-        training.average_in(average, model, min(1.0, max(50 / steps, 9 / (10 + step))))
-        if step % 20 == 0:
-            progress.set_postfix(loss=f"{loss.item():.4f}")
-    return average.requires_grad_(True)
-
-
-def sparsify(config: Config, task: ModuleType, model: nn.Module, groups: Any, data: Any, steps: int) -> nn.Module:
-    """A copy of ``model`` in which single weights, or whole units of ``groups``, are zero."""
-    model = copy.deepcopy(model).train()
-    device = next(model.parameters()).device
-    optimizer = compress.sparsifier(config.sparsifier, model, groups, steps, keep=config.target**-0.5)
-    batches = task.batches(data, config.batch_size, config.crop, config.seed, steps)
-    for batch in (progress := tqdm(batches, desc="sparsify", total=steps)):
-        with recipe.lower_precision(device):
-            loss = task.distilled(model, None, to(batch, device), 0.0)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        zero = compress.zero_share(model, optimizer)
-        progress.set_postfix(zero=f"{zero:.1%}", loss=f"{loss.item():.4f}")
-    return model.eval()
-
-
-def shrink(
-    config: Config, task: ModuleType, full: nn.Module, data: Any, inputs: Any
-) -> tuple[nn.Module, compress.Density]:
+def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> tuple[nn.Module, compress.Density]:
     """Steps 1 to 4: the small net before fine-tuning, and the densities that its widths come from."""
     coupling = compress.couple(full, inputs)
     sizes = [tuple(x[..., :height, :width] for x in inputs) for height, width in ((64, 96), (72, 40))]
@@ -149,7 +99,8 @@ def shrink(
     print(f"1/6 sparsify: {config.sparsifier}")
     whole = config.sparsifier != "obproxsg"
     steps = max(1, config.steps // (4 if whole else 20)) if config.sparsify_steps is None else config.sparsify_steps
-    sparse = sparsify(config, task, full, coupling.groups, data, steps) if steps else full
+    keep = config.target**-0.5
+    sparse = sparsify(fitting, full, coupling.groups, config.sparsifier, keep, steps) if steps else full
     print("2/6 density")
     densities = compress.density(sparse)
     print(densities.table())
@@ -170,10 +121,7 @@ def shrink(
     if config.route == "rebuild":
         return recipe.in_layout(compress.rebuild(full, plan.widths)), densities
     base = sparse if whole else full  # what died as a whole is removed without a trace
-    batches = task.batches(data, config.batch_size, config.crop, config.seed, 8)
-    moments = compress.input_moments(base, (task.inputs(to(batch, config.device)) for batch in batches))
-    keep = compress.least_missed(base, coupling.groups, plan.counts, moments)
-    return recipe.in_layout(compress.slice_channels(compress.compensate(base, keep, moments), keep)), densities
+    return recipe.in_layout(slice_to(fitting, base, coupling.groups, plan.counts)), densities
 
 
 def measure(
@@ -186,11 +134,7 @@ def measure(
     return [compress.Measured(cost, quality.psnr, quality.ssim) for cost, quality in pairs]
 
 
-def to(batch: Triplet, device: torch.device | str) -> Triplet:
-    return Triplet(*(frames.to(device) for frames in batch))
-
-
-def starting_point(config: Config, task: ModuleType, data: Any) -> tuple[nn.Module, str]:
+def starting_point(config: Config, fitting: Fitting) -> tuple[nn.Module, str]:
     """The full net and where it is from; trained here where no weights are given nor shipped."""
     given = config.checkpoint or checkpoints.shipped(config.model, config.preset)
     if given is not None:
@@ -198,7 +142,7 @@ def starting_point(config: Config, task: ModuleType, data: Any) -> tuple[nn.Modu
         return recipe.in_layout(model), str(given)
     print(f"no shipped weights: training the full net for {config.train_steps} steps first")
     model = recipe.in_layout(build(config.model, config.preset).to(config.device))
-    return fine_tune(config, task, model, None, data, config.train_steps), f"{config.train_steps} steps from scratch"
+    return fine_tune(fitting, model, None, config.train_steps), f"{config.train_steps} steps from scratch"
 
 
 def check(config: Config) -> ModuleType:
@@ -224,14 +168,15 @@ def main(config: Config) -> None:
     folder = recipe.out_folder("compress", config.out)
     data = Pool(train, config.pool, side, tqdm) if config.data == "synthetic" else train
     torch.manual_seed(config.seed)
-    full, source = starting_point(config, task, data)
+    fitting = Fitting(task, data, config.batch_size, config.crop, config.lr, config.teacher, config.seed)
+    full, source = starting_point(config, fitting)
     inputs = task.inputs(to(Triplet(*(frame[None] for frame in test[0])), config.device))
     print(f"{config.model}, {source}: {compress.parameters(full):,} parameters")
 
-    small, densities = shrink(config, task, full, data, inputs)
+    small, densities = shrink(config, fitting, full, inputs)
     raw = task.quality(small.eval(), test, config.limit or None).psnr
     print(f"5/6 fine-tune: {config.steps} steps")
-    small = fine_tune(config, task, small, full.eval().requires_grad_(False), data, config.steps)
+    small = fine_tune(fitting, small, full.eval().requires_grad_(False), config.steps)
     print(f"6/6 report; PSNR before fine-tuning was {raw:.2f} dB")
     path = folder / "compressed.safetensors"
     checkpoints.save(small, path, compressed_from=source, route=config.route, seed=config.seed)
