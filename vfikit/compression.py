@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from . import compress, recipe, training
 from .compress.sparsify import Sparsifier
@@ -36,6 +35,8 @@ def cosine(step: int, steps: int) -> float:
 
 def fine_tune(fitting: Fitting, model: nn.Module, teacher: nn.Module | None, steps: int) -> Any:
     """Trains ``model`` for ``steps``, towards ``teacher`` too if there is one; returns the averaged weights."""
+    from tqdm import tqdm
+
     optimizer = torch.optim.Adamax(model.train().parameters(), lr=fitting.lr, foreach=True)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     device = next(model.parameters()).device
@@ -61,6 +62,8 @@ def sparsify(
     fitting: Fitting, model: nn.Module, groups: Sequence[compress.Group], kind: Sparsifier, keep: float, steps: int
 ) -> nn.Module:
     """A copy of ``model`` trained until about the share ``keep`` of its weights, or of its units, is not zero."""
+    from tqdm import tqdm
+
     model = copy.deepcopy(model).train()
     device = next(model.parameters()).device
     optimizer = compress.sparsifier(kind, model, groups, steps, keep)
