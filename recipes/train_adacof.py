@@ -91,10 +91,7 @@ PATHS = ("init", "vgg_weights")
 
 
 def learning_rate(config: Config, step: int, steps_an_epoch: int) -> float:
-    """The rate of ``step``, a function of nothing else: resuming needs no scheduler's state."""
-    rate = config.lr * min(1.0, (step + 1) / max(config.warmup, 1))
-    if config.schedule == "cosine":
-        return rate * 0.5 * (1 + math.cos(math.pi * min(step / (config.steps or 1), 1.0)))
+    rate = training.learning_rate(config.lr, step, config.steps or 1, config.warmup, config.schedule == "cosine")
     return rate * 0.5 ** (step // (max(1, config.halve_every * steps_an_epoch))) if config.schedule == "step" else rate
 
 

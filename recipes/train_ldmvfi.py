@@ -58,13 +58,21 @@ class Config:
     """Side of the random crops; published: 256."""
     lr: float = 1e-4
     """Learning rate; published, with its batches: 1e-4, then 6.4e-5."""
-    sampled: float = 0.0
-    """Weight of the distance from what is sampled of the two frames to the target; published: none. A short training
-    from scratch otherwise rests at their average."""
+    warmup: int = 0
+    """Steps over which the learning rate rises."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Whether the learning rate falls to zero at the last step; published: constant."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 for none (published)."""
+    warp: float = 0.0
+    """Weight of the autoencoder's distance from each frame, sampled without the mask, to the target; published: none.
+    A short training from scratch otherwise rests at the average of the two."""
+    mse: float = 0.0
+    """Weight of the autoencoder's mean square error, of frames in [0, 1]; published: none."""
     lpips_weights: Path | None = None
     """State dict of the LPIPS VGG network (.pth) for the perceptual term (published); without it there is none."""
-    discriminator_start: int = 5000
-    """Step at which the PatchGAN joins the autoencoder's loss; published: 5,000 batches."""
+    discriminator_start: int | None = 5000
+    """Step at which the PatchGAN joins the autoencoder's loss, None for never; published: 5,000 batches."""
     ema: float | None = None
     """Decay of the averaged weights, which are what is validated and written; 0.9999 for the denoiser and 0, none, for
     the autoencoder unless given, as published."""
@@ -87,7 +95,8 @@ class Stage(nn.Module):
 
     def __init__(self, model: Any, config: Config) -> None:
         super().__init__()
-        self.model, self.denoising, self.sampled = model, config.stage == "denoiser", config.sampled
+        self.model, self.denoising = model, config.stage == "denoiser"
+        self.warp, self.mse = config.warp, config.mse
         perceptual = None
         if config.lpips_weights is not None:
             perceptual = LPIPS(checkpoints.read_state_dict(config.lpips_weights), "vgg")
@@ -99,15 +108,18 @@ class Stage(nn.Module):
         if self.game is None:
             seen = self.model.denoise(*batch, task.times(self.model, batch))
             return {"loss": (seen.prediction.float() - seen.noise).square().mean()}, batch.target
-        made = self.model.reconstruct(*batch)
+        made = self.model.reconstruct(*batch, warp=self.warp > 0)
         frame = made.decoded.frame.float()
         last_layer = self.model.autoencoder.decoder.conv_out.weight
         losses = self.game(frame, batch.target, made.codebook_loss, last_layer, step)
         found = {name: value.mean() for name, value in losses._asdict().items() if name != "total"}
         total = losses.total
-        if self.sampled:
-            found["sampled"] = (sum(made.decoded.sampled).float() - batch.target).abs().mean()
-            total = total + self.sampled * found["sampled"]
+        if self.warp > 0:
+            found["warp"] = sum((warped.float() - batch.target).abs().mean() for warped in made.warped)
+            total = total + self.warp * found["warp"]
+        if self.mse > 0:
+            found["mse"] = (frame - batch.target).square().mean()
+            total = total + self.mse * found["mse"]
         return {"loss": total, **found}, frame
 
 
@@ -133,8 +145,8 @@ class Run:
             model.denoiser.requires_grad_(False)
             self.optimizer = torch.optim.Adam(parameters, lr=config.lr, betas=(0.5, 0.9), foreach=True)
         self.kept: dict[str, Any] = {"model": model, "average": self.average, "optimizer": self.optimizer}
-        if self.stage.game is not None:
-            discriminator = self.stage.game.discriminator
+        self.judge: torch.optim.Optimizer | None = None
+        if self.stage.game is not None and (discriminator := self.stage.game.discriminator) is not None:
             self.judge = torch.optim.Adam(discriminator.parameters(), lr=config.lr, betas=(0.5, 0.9), foreach=True)
             self.kept |= {"discriminator": discriminator, "judge": self.judge}
         self.decay = config.ema if config.ema is not None else (0.9999 if self.stage.game is None else 0.0)
@@ -175,7 +187,11 @@ def main(config: Config) -> None:
     log, end = recipe.StepLog(folder / "log.jsonl"), time.monotonic() + 60 * (config.minutes or math.inf)
     with tqdm(total=config.steps, initial=run.step, disable=not accelerator.is_main_process) as progress:
         for batch in training.until(end, accelerator, itertools.chain([first], batches)):
-            log.add(take_step(run, accelerator, module, optimizer, batch))
+            for group in optimizer.param_groups:
+                group["lr"] = training.learning_rate(
+                    config.lr, run.step, config.steps or 1, config.warmup, config.schedule == "cosine"
+                )
+            log.add(take_step(run, accelerator, module, optimizer, batch, config.clip))
             progress.update()
             if not accelerator.is_main_process:
                 continue
@@ -191,20 +207,25 @@ def main(config: Config) -> None:
         print(f"weights, state and log are in {folder}")
 
 
-def take_step(run: Run, accelerator: Accelerator, module: Any, optimizer: Any, batch: Triplet) -> dict[str, Tensor]:
+def take_step(
+    run: Run, accelerator: Accelerator, module: Any, optimizer: Any, batch: Triplet, clip: float
+) -> dict[str, Tensor]:
     """One step of everything; returns what to log."""
     batch = Triplet(*(frames.to(accelerator.device) for frames in batch))
     losses, made = module(batch, run.step)
     accelerator.backward(losses["loss"])
+    if clip > 0:
+        losses["norm"] = accelerator.clip_grad_norm_(run.stage.trained.parameters(), clip)
     optimizer.step()
     optimizer.zero_grad()
-    if run.stage.game is not None:
-        run.judge.zero_grad()  # what the generator's term left there
-        judged = run.stage.game.discriminator_loss(made, batch.target, run.step)
+    game, judge = run.stage.game, run.judge
+    if game is not None and judge is not None:
+        judge.zero_grad()  # what the generator's term left there
+        judged = game.discriminator_loss(made, batch.target, run.step)
         judged.total.backward()
-        for parameter in run.stage.game.discriminator.parameters():
+        for parameter in judge.param_groups[0]["params"]:
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
-        run.judge.step()
+        judge.step()
         losses["discriminator"] = judged.total
     training.update_average(run.average, run.stage.model, run.decay, run.step)
     run.step += 1

@@ -2,10 +2,11 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from vfikit.training import average_in, update_average
+from vfikit.training import average_in, learning_rate, update_average
 
 
 def test_averages_follow_parameters_and_take_the_statistics_of_norms() -> None:
@@ -22,3 +23,10 @@ def test_averages_follow_parameters_and_take_the_statistics_of_norms() -> None:
     assert average[1].num_batches_tracked == 1
     update_average(average, model, 0.0, step=5)  # no averaging
     assert torch.equal(average[0].weight, model[0].weight)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    assert learning_rate(0.5, 3, 10) == 0.5
+    assert [learning_rate(1.0, step, 10, warmup=4) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert learning_rate(1.0, 5, 10, cosine=True) == pytest.approx(0.5)
+    assert learning_rate(1.0, 10, 10, cosine=True) == pytest.approx(0.0)

@@ -1,6 +1,7 @@
 """What training recipes share: going on with a saved run, the end of the time allowed, averaged weights."""
 
 import json
+import math
 import pickle
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,6 +56,15 @@ def until(end: float, accelerator: Any, batches: Iterable[Batch]) -> Iterator[Ba
         over = torch.tensor(time.monotonic() > end, device=accelerator.device)
         if bool(broadcast(over) if accelerator.num_processes > 1 else over):
             return
+
+
+def learning_rate(lr: float, step: int, steps: int, warmup: int = 0, cosine: bool = False) -> float:
+    """The rate of ``step``, a function of nothing else: resuming needs no scheduler's state.
+
+    It rises over ``warmup`` steps and, where ``cosine``, falls to zero at the last of ``steps``.
+    """
+    rate = lr * min(1.0, (step + 1) / max(warmup, 1))
+    return rate * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))) if cosine else rate
 
 
 @torch.no_grad()

@@ -73,3 +73,13 @@ def test_without_a_graph() -> None:
 def test_unknown_kind() -> None:
     with pytest.raises(ValueError, match="kind is 'least', expected 'hinge' or 'vanilla'"):
         VQGANLoss(kind="least")
+
+
+def test_no_game() -> None:
+    made, target, layer = scene()
+    alone = VQGANLoss(start=None)
+    found = alone(made, target, torch.zeros(()), layer, 10**6)
+    torch.testing.assert_close(found.total, (2 * (made - target)).abs().mean())
+    assert not list(alone.parameters())
+    with pytest.raises(ValueError, match="start is None"):
+        alone.discriminator_loss(made, target, 0)

@@ -34,10 +34,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_both_stages(tmp_path: Path) -> None:
-    more = ("--discriminator-start", "1", "--sampled", "0.5")
+    more = ("--discriminator-start", "1", "--warp", "0.5", "--clip", "1", "--schedule", "cosine")
     done = train(tmp_path, *more, "--steps", "2", "--out", "first")
     assert done.stdout.splitlines()[-1] == "weights, state and log are in first"
-    names = {"loss", "reconstruction", "adversarial", "adversarial_weight", "codebook", "sampled", "discriminator"}
+    names = {"loss", "reconstruction", "adversarial", "adversarial_weight", "codebook", "warp", "norm", "discriminator"}
     found = rows(tmp_path / "first")
     assert names <= found[0].keys()
     assert found[0]["discriminator"] == 0 < found[1]["discriminator"]

@@ -35,6 +35,8 @@ class DiscriminatorLosses(NamedTuple):
 class VQGANLoss(nn.Module):
     """Both sides of the game; the discriminator joins at step ``start`` and runs on batch statistics when training.
 
+    Where ``start`` is None there is no game: nothing adversarial is computed.
+
     ``perceptual(made, target)`` gives (N,), say LPIPS on VGG; None leaves it out. ``kind`` is "hinge" or "vanilla".
     The published step counts each batch twice, once an optimizer: its 10,000 are about 5,000 batches.
     """
@@ -43,7 +45,7 @@ class VQGANLoss(nn.Module):
         self,
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
         discriminator: nn.Module | None = None,
-        start: int = 10_000,
+        start: int | None = 10_000,
         weight: float = 0.8,
         kind: str = "hinge",
     ) -> None:
@@ -51,7 +53,7 @@ class VQGANLoss(nn.Module):
         if kind not in ("hinge", "vanilla"):
             raise ValueError(f"VQGANLoss: kind is {kind!r}, expected 'hinge' or 'vanilla'")
         self.perceptual = perceptual
-        self.discriminator = discriminator or PatchDiscriminator()
+        self.discriminator = None if start is None else discriminator or PatchDiscriminator()
         self.start, self.weight, self.kind = start, weight, kind
 
     def forward(self, made: Tensor, target: Tensor, codebook: Tensor, last_layer: Tensor, step: int) -> GeneratorLosses:
@@ -61,9 +63,12 @@ class VQGANLoss(nn.Module):
         """
         seen = torch.zeros_like(made[:, 0, 0, 0]) if self.perceptual is None else self.perceptual(made, target)
         reconstruction = (2 * (target - made)).abs().mean() + seen.mean()
+        total = reconstruction + codebook
+        if self.discriminator is None or self.start is None:
+            none = torch.zeros_like(reconstruction)
+            return GeneratorLosses(total, reconstruction, seen, none, none, codebook)
         adversarial = -self.discriminator(2 * made - 1).mean()
         weight = self.balance(reconstruction, adversarial, last_layer)
-        total = reconstruction + codebook
         if step >= self.start:
             total = total + weight * adversarial
         return GeneratorLosses(total, reconstruction, seen, adversarial, weight, codebook)
@@ -79,6 +84,8 @@ class VQGANLoss(nn.Module):
 
     def discriminator_loss(self, made: Tensor, target: Tensor, step: int) -> DiscriminatorLosses:
         """The discriminator's side; gives the generator no gradient, and none at all before ``start``."""
+        if self.discriminator is None or self.start is None:
+            raise ValueError("VQGANLoss: start is None, so there is no discriminator to train")
         real, false = (self.discriminator(2 * x.detach() - 1) for x in (target, made))
         loss = hinge(real, false) if self.kind == "hinge" else vanilla(real, false)
         return DiscriminatorLosses(loss if step >= self.start else 0 * loss, real.mean(), false.mean())
