@@ -38,7 +38,8 @@ class Config:
     checkpoint: Path | None = None
     """Weights (.safetensors, or a published .pth); those that ship with vfikit unless given."""
     data: str = "synthetic"
-    """synthetic, or PATH[@train|@test|@all], several joined by commas; the test part of what has one."""
+    """synthetic, or PATH[@PART], several joined by commas; the test part of what has one. Parts: train, test, all, or a
+    published evaluation's: davis, vfitex, bvihfr, easy, medium, hard, extreme (SNU-FILM)."""
     size: int = 256
     """Side of synthetic frames; folders are measured at their own size."""
     metrics: str = ",".join(ALL)

@@ -38,7 +38,7 @@ class Config:
     init: Path | None = None
     """Checkpoint to start from (.safetensors, or a published .pth); random weights otherwise."""
     data: str = "synthetic"
-    """synthetic, or PATH[@train|@test|@all][:WEIGHT], joined by commas; see docs/train-and-evaluate.md."""
+    """synthetic, or PATH[@PART][:WEIGHT], joined by commas; see docs/train-and-evaluate.md."""
     validation: str | None = None
     """As --data; its test part is read where it has one. synthetic unless given, on --resume what the run has."""
     out: Path | None = None

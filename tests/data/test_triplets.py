@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vfikit.data.images import write_image
-from vfikit.data.triplets import TripletFolder, find_triplets
+from vfikit.data.layouts import find_triplets
+from vfikit.data.triplets import TripletFolder
 from vfikit.files import InputError
 
 
@@ -105,7 +106,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
         find_triplets(tmp_path / "absent")
     with pytest.raises(InputError, match="no triplets found"):
         find_triplets(tmp_path)
-    with pytest.raises(InputError, match="split is 'validation'"):
+    with pytest.raises(InputError, match="part is 'validation'"):
         find_triplets(tmp_path, "validation")
     make(tmp_path / "one", IM)
     make(tmp_path / "two", IM[:2])

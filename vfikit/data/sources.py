@@ -7,8 +7,9 @@ from typing import Protocol
 from torch.utils.data import Dataset
 
 from ..files import InputError
+from .layouts import SPLITS, find_triplets
 from .synthetic import Scenes
-from .triplets import SPLITS, Triplet, TripletFolder, find_triplets
+from .triplets import Triplet, TripletFolder
 
 _TEST_SCENES = 64
 _TEST_SEED = 1_000_003  # away from every training seed in use
@@ -76,7 +77,8 @@ def open_triplets(
     """The triplets that ``spec`` names: ``synthetic`` (of ``size``, by ``seed``), a folder (its layout is detected), or
     several joined by commas.
 
-    - ``PATH@train`` and ``PATH@test`` take one part of a folder whatever ``split`` says, ``PATH@all`` all of it.
+    - ``PATH@train`` and ``PATH@test`` take one part of a folder whatever ``split`` says, ``PATH@all`` all of it,
+      ``PATH@davis`` and the like the triplets of a published evaluation (``vfikit.data.protocols``).
       Vimeo-90K has lists for that; of other layouts, every third folder in natural order (the first, fourth, ...) is
       held out as the test part. Without ``@``, Vimeo-90K follows ``split`` and other folders are taken whole.
     - ``synthetic:1,PATH:3`` mixes in that proportion for training (1 where left out); for testing each item is
@@ -111,7 +113,7 @@ def _parts(spec: str) -> Iterator[tuple[str, str | None, int]]:
     for part in spec.split(","):
         match = re.fullmatch(r"(?P<name>.+?)(@(?P<split>\w+))?(:(?P<weight>\d+))?", part.strip())
         if match is None or match["weight"] == "0":
-            raise InputError(f"data {spec!r}: got {part!r}, expected synthetic, or PATH[@train|@test|@all][:WEIGHT]")
+            raise InputError(f"data {spec!r}: got {part!r}, expected synthetic, or PATH[@PART][:WEIGHT]")
         yield match["name"], match["split"], int(match["weight"] or 1)
 
 
@@ -119,6 +121,8 @@ def _open(
     name: str, asked: str | None, split: str, size: int | tuple[int, int] | None, seed: int
 ) -> Scenes | TripletFolder:
     if name == "synthetic":
+        if asked not in (None, *SPLITS):
+            raise InputError(f"synthetic@{asked}: expected one of {', '.join(SPLITS)} after @")
         if (asked or split) == "train":
             return Scenes(size=size or 128, seed=seed)
         return Scenes(_TEST_SCENES, size or 128, seed + _TEST_SEED)

@@ -174,8 +174,16 @@ def measure(
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each metric over the rows of ``measure``."""
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "name"}
+    """The mean of each metric over the rows of ``measure``; rows named SEQUENCE#FRAME count as their sequence's mean."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for index, row in enumerate(rows):
+        sequence, mark, _ = row["name"].partition("#")
+        groups.setdefault((sequence, -1) if mark else ("", index), []).append(row)
+
+    def mean(name: str) -> float:
+        return sum(sum(row[name] for row in group) / len(group) for group in groups.values()) / len(groups)
+
+    return {name: mean(name) for name in rows[0] if name != "name"}
 
 
 def quality(model: Any, data: Triplets, limit: int | None = None) -> Quality:
