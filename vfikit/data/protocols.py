@@ -8,7 +8,8 @@
 | ``bvihfr`` | BVI-HFR | ``NAME/`` of frames, 120 a second | every second frame from its two neighbours |
 | ``easy`` ... | SNU-FILM | ``test-LEVEL.txt``, ``test/`` | lines ``frame0 target frame1`` |
 
-SNU-FILM's levels are easy, medium, hard and extreme. Of sequences (the first three sets), the mean is taken per sequence and then over sequences.
+SNU-FILM's levels are easy, medium, hard and extreme. Of sequences (the first three sets), the mean is taken per
+sequence, then over sequences.
 """
 
 from collections.abc import Callable
@@ -44,16 +45,12 @@ def _sequences(root: Path, starts: Callable[[int], range]) -> list[list[Paths]]:
         frames = numbered_frames(folder)
         if not frames:
             raise InputError(f"{folder}: no numbered frames, expected a sequence in every folder")
-        groups.append([_at(folder.name, frames, start) for start in starts(len(frames))])
+        windows = [frames[start : start + 3] for start in starts(len(frames))]
+        groups.append([Paths(f"{folder.name}#{b.stem}", a, b, c) for a, b, c in windows])
     groups = [group for group in groups if group]
     if not groups:
         raise InputError(f"{root}: no sequences long enough, expected folders NAME of numbered frames")
     return groups
-
-
-def _at(name: str, frames: list[Path], start: int) -> Paths:
-    first, middle, last = frames[start : start + 3]
-    return Paths(f"{name}#{middle.stem}", first, middle, last)
 
 
 def snu_film(root: Path, level: str) -> list[list[Paths]]:

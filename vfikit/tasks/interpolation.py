@@ -174,7 +174,7 @@ def measure(
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each metric over the rows of ``measure``; rows named SEQUENCE#FRAME count as their sequence's mean."""
+    """The mean of each metric over ``measure``'s rows; those named SEQUENCE#FRAME count as their sequence's mean."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for index, row in enumerate(rows):
         sequence, mark, _ = row["name"].partition("#")
