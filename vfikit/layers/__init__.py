@@ -13,27 +13,40 @@ from .gridnet import GridNet
 from .kernel_estimator import KernelEstimator
 from .maxvit import MaxAttention, MaxCrossAttention, WindowAttention
 from .mbconv import MBConv, SqueezeExcite
+from .padded_conv3d import PaddedConv3d, PaddedConvTranspose3d, PaddedResBlock
+from .posterior import GaussianPosterior
 from .pwcnet import PWCNet
 from .quantize import VectorQuantizer
 from .resnet import Downsample, ResnetBlock, TimeResBlock, TransposedUpsample, Upsample
 from .separable_synthesis import SeparableSynthesis
+from .video_attention import JointSpaceTimeAttention, RelativeAttention, SpaceTimeAttention, SpaceTimeTransformer
+from .video_resnet import FrameConv3d, VideoDownsample, VideoResBlock, VideoUpsample
 
 __all__ = [
     "ConvDiscriminator",
     "Downsample",
+    "FrameConv3d",
+    "GaussianPosterior",
     "GridNet",
     "HeadAttention",
+    "JointSpaceTimeAttention",
     "KernelEstimator",
     "LinearAttention",
     "MBConv",
     "MaxAttention",
     "MaxCrossAttention",
     "PWCNet",
+    "PaddedConv3d",
+    "PaddedConvTranspose3d",
+    "PaddedResBlock",
     "PatchDiscriminator",
     "PixelAttention",
     "PositionedCrossAttention",
+    "RelativeAttention",
     "ResnetBlock",
     "SeparableSynthesis",
+    "SpaceTimeAttention",
+    "SpaceTimeTransformer",
     "SpatialTransformer",
     "SqueezeExcite",
     "TimeResBlock",
@@ -41,5 +54,8 @@ __all__ = [
     "TransposedUpsample",
     "Upsample",
     "VectorQuantizer",
+    "VideoDownsample",
+    "VideoResBlock",
+    "VideoUpsample",
     "WindowAttention",
 ]

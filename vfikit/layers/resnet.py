@@ -1,9 +1,16 @@
 """Residual blocks of autoencoders and of denoising U-Nets, and what changes a map's size between them."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from .norms import group_norm
+
+
+def conv2d(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
+    """A convolution that keeps the sides."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
 
 class ResnetBlock(nn.Module):
@@ -50,7 +57,8 @@ class TimeResBlock(nn.Module):
 
     ``resample`` "up" doubles the sides (nearest) and "down" halves them (average of 2 x 2), after the first norm.
     The embedding is added to the map; with ``scale_shift`` it scales and shifts the second norm instead. The last
-    convolution starts at zero, the block as its residual.
+    convolution starts at zero, the block as its residual. Of video (N, C, T, H, W), ``convolution(in, out, kernel)``
+    makes other convolutions, and an embedding (N, T, time_channels) is one a frame.
     """
 
     def __init__(
@@ -63,24 +71,24 @@ class TimeResBlock(nn.Module):
         resample: str = "none",
         conv_shortcut: bool = False,
         groups: int = 32,
+        convolution: Callable[[int, int, int], nn.Module] = conv2d,
     ) -> None:
         super().__init__()
         self.scale_shift = scale_shift
         self.resample = {"none": nn.Identity, "up": Upsample, "down": Downsample}[resample]()
         self.in_layers = nn.Sequential(
-            group_norm(in_channels, groups, 1e-5), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            group_norm(in_channels, groups, 1e-5), nn.SiLU(), convolution(in_channels, out_channels, 3)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, (1 + scale_shift) * out_channels))
         self.out_layers = nn.Sequential(
             group_norm(out_channels, groups, 1e-5),
             nn.SiLU(),
             nn.Dropout(dropout),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            convolution(out_channels, out_channels, 3),
         )
-        kernel = 3 if conv_shortcut else 1
         same = in_channels == out_channels
         self.skip_connection = (
-            nn.Identity() if same else nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+            nn.Identity() if same else convolution(in_channels, out_channels, 3 if conv_shortcut else 1)
         )
         self.reset_parameters()
 
@@ -91,7 +99,7 @@ class TimeResBlock(nn.Module):
         norm, silu, convolution = self.in_layers
         h = convolution(self.resample(silu(norm(x))))
         x = self.resample(x)
-        emb = self.emb_layers(emb)[:, :, None, None]
+        emb = spread(self.emb_layers(emb), x)
         if self.scale_shift:
             norm, *rest = self.out_layers
             scale, shift = emb.chunk(2, dim=1)
@@ -101,6 +109,12 @@ class TimeResBlock(nn.Module):
         else:
             h = self.out_layers(h + emb)
         return self.skip_connection(x) + h
+
+
+def spread(emb: Tensor, x: Tensor) -> Tensor:
+    """(N, E) or, one a frame, (N, T, E) as (N, E, 1, ...) or (N, E, T, 1, ...), with as many axes as ``x``."""
+    emb = emb.transpose(1, -1) if emb.ndim == 3 else emb
+    return emb.reshape(*emb.shape, *[1] * (x.ndim - emb.ndim))
 
 
 class Downsample(nn.Module):
