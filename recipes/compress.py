@@ -10,7 +10,6 @@ Takes the weights that ship with vfikit where no checkpoint is given; where none
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -19,10 +18,9 @@ from tqdm import tqdm
 
 from vfikit import checkpoints, compress, recipe
 from vfikit.compression import Fitting, fine_tune, slice_to, sparsify, to
-from vfikit.data import Pool, Triplet, held_out, open_triplets
 from vfikit.files import InputError
 from vfikit.models import build
-from vfikit.tasks import TASKS
+from vfikit.tasks import TASKS, Defaults, Task
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Config:
     checkpoint: Path | None = None
     """A vfikit file or a published .pth; what ships with vfikit where left out."""
     data: str = "synthetic"
-    """synthetic, or folders as for train_adacof.py; the test part is held out."""
+    """synthetic, or folders as for the model's training recipe; the test part is held out."""
     out: Path | None = None
     """Folder for results; runs/compress/<time> where left out."""
     route: Literal["slice", "rebuild"] = "slice"
@@ -61,20 +59,20 @@ class Config:
     """Of sparsifying; a twentieth of --steps where left out, a quarter for whole channels."""
     train_steps: int = 600
     """Of training the full net first, only where there are no weights."""
-    batch_size: int = 8
-    """Triplets a step."""
-    crop: int = 96
-    """Side of the training crops in pixels."""
-    pool: int = 400
-    """Synthetic scenes to train on, kept in memory; folders are read anew each time."""
-    lr: float = 2e-3
-    """Peak learning rate of fine-tuning (Adamax, falling to 0 as a cosine)."""
+    batch_size: int | None = None
+    """Items a step; this and what follows as the model's task has it where left out (8 triplets)."""
+    crop: int | None = None
+    """Side of the training crops in pixels (96)."""
+    pool: int | None = None
+    """Synthetic scenes to train on, kept in memory (400); folders are read anew each time."""
+    lr: float | None = None
+    """Peak learning rate of fine-tuning (2e-3; Adamax, falling to 0 as a cosine)."""
+    size: tuple[int, int] | None = None
+    """Height and width of the frames that cost and time are measured on (256 256)."""
     teacher: float = 0.5
     """Share of the distance to what the full net makes, in the loss at the start; 0 after two thirds."""
     limit: int = 32
-    """Held-out triplets to measure quality on; 0 for all."""
-    size: tuple[int, int] = (256, 256)
-    """Height and width of the frames that cost and time are measured on."""
+    """Held-out items to measure quality on; 0 for all."""
     seed: int = 0
     """Of everything random."""
     device: str = "cpu"
@@ -124,9 +122,7 @@ def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> tu
     return recipe.in_layout(slice_to(fitting, base, coupling.groups, plan.counts)), densities
 
 
-def measure(
-    config: Config, task: ModuleType, models: list[nn.Module], inputs: Any, test: Any
-) -> list[compress.Measured]:
+def measure(config: Config, task: Task, models: list[nn.Module], inputs: Any, test: Any) -> list[compress.Measured]:
     """Cost, measured in turn, and quality on the held-out data."""
     models = [recipe.in_layout(model) for model in models]
     found = [task.quality(model, test, config.limit or None) for model in models]
@@ -145,8 +141,8 @@ def starting_point(config: Config, fitting: Fitting) -> tuple[nn.Module, str]:
     return fine_tune(fitting, model, None, config.train_steps), f"{config.train_steps} steps from scratch"
 
 
-def check(config: Config) -> ModuleType:
-    """What can be seen to be wrong before anything is done."""
+def check(config: Config) -> tuple[Task, Defaults]:
+    """What can be seen to be wrong before anything is done; what was left out is as the task has it."""
     recipe.check_device(config.device)
     recipe.build_on_meta(config.model, config.preset)
     for name in ("ratio", "macs", "latency", "steps", "train_steps", "batch_size", "crop", "lr", "round_to", "pool"):
@@ -156,37 +152,36 @@ def check(config: Config) -> ModuleType:
         raise InputError("got several of --ratio, --macs and --latency, expected one target")
     if config.checkpoint is not None and not config.checkpoint.exists():
         raise InputError(f"{config.checkpoint}: no such file")
-    return TASKS[config.model]
+    task = TASKS[config.model]
+    given = {name: value for name in task.DEFAULTS._fields if (value := getattr(config, name)) is not None}
+    return task, task.DEFAULTS._replace(**given)
 
 
 def main(config: Config) -> None:
-    began, task = time.monotonic(), check(config)
-    train_spec, test_spec = held_out(config.data)
-    side = config.crop * 5 // 4
-    train = open_triplets(train_spec, "train", side, config.seed)
-    test = open_triplets(test_spec, "test", config.size, config.seed)
+    began = time.monotonic()
+    task, chosen = check(config)
+    data = task.split(config.data, chosen.crop, chosen.size, chosen.pool, config.seed, tqdm)
     folder = recipe.out_folder("compress", config.out)
-    data = Pool(train, config.pool, side, tqdm) if config.data == "synthetic" else train
     torch.manual_seed(config.seed)
-    fitting = Fitting(task, data, config.batch_size, config.crop, config.lr, config.teacher, config.seed)
+    fitting = Fitting(task, data.train, chosen.batch_size, chosen.crop, chosen.lr, config.teacher, config.seed)
     full, source = starting_point(config, fitting)
-    inputs = task.inputs(to(Triplet(*(frame[None] for frame in test[0])), config.device))
+    inputs = task.inputs(to(task.example(data.test), config.device))
     print(f"{config.model}, {source}: {compress.parameters(full):,} parameters")
 
     small, densities = shrink(config, fitting, full, inputs)
-    raw = task.quality(small.eval(), test, config.limit or None).psnr
+    raw = task.quality(small.eval(), data.test, config.limit or None).psnr
     print(f"5/6 fine-tune: {config.steps} steps")
     small = fine_tune(fitting, small, full.eval().requires_grad_(False), config.steps)
     print(f"6/6 report; PSNR before fine-tuning was {raw:.2f} dB")
     path = folder / "compressed.safetensors"
     checkpoints.save(small, path, compressed_from=source, route=config.route, seed=config.seed)
-    before, after = measure(config, task, [full, checkpoints.load(path, config.device)], inputs, test)
+    before, after = measure(config, task, [full, checkpoints.load(path, config.device)], inputs, data.test)
     facts = {name: getattr(config, name) for name in ("model", "preset", "route", "sparsifier", "rule", "data", "seed")}
     facts |= {"start": source, "checkpoint": str(path), "measured": compress.conditions(inputs)}
     facts |= {"psnr_before_fine_tuning": raw, "seconds": round(time.monotonic() - began)}
     compress.report(folder, facts, before, after, densities, compress.widths(full), compress.widths(small))
     print(compress.table(before, after))
-    print(f"held-out {test_spec}, {facts['measured']}; {facts['seconds']} s in all")
+    print(f"held-out {data.held_out}, {facts['measured']}; {facts['seconds']} s in all")
     print(f"{path} and report.json, report.md, density.png, report.png beside it")
 
 

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,15 +11,15 @@ from torch import nn
 
 from . import compress, recipe, training
 from .compress.sparsify import Sparsifier
-from .data import Triplets
+from .tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Fitting:
     """How the steps train: ``task`` (of vfikit.tasks) on batches of ``data``, in bfloat16 where that is fast."""
 
-    task: ModuleType
-    data: Triplets
+    task: Task
+    data: Any
     batch_size: int
     crop: int
     lr: float  # at its peak; Adamax

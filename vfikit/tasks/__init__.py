@@ -1,10 +1,9 @@
 """What a recipe needs to know of a model to train, measure and compress it: batches, a loss, a quality."""
 
-from types import ModuleType
-
 from . import interpolation, latent_interpolation
+from .task import Defaults, Split, Task
 
-TASKS: dict[str, ModuleType] = {
+TASKS: dict[str, Task] = {
     "adacof": interpolation,
     "adacof+": interpolation,
     "adacof-compressed": interpolation,
@@ -14,4 +13,4 @@ TASKS: dict[str, ModuleType] = {
 }
 
 
-__all__ = ["TASKS"]
+__all__ = ["TASKS", "Defaults", "Split", "Task"]

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ..compress import distill
-from ..data import Triplet, Triplets, augment
+from ..data import Pool, Triplet, Triplets, augment, held_out, open_triplets
 from ..losses import Losses, Objective
 from ..metrics import LPIPS, interpolation_error, normalized_interpolation_error, psnr, quantise, ssim
+from .task import Defaults, Split
 
+DEFAULTS = Defaults(batch_size=8, crop=96, size=(256, 256), pool=400)
 TERMS = "1*Charb+0.01*g_Spatial+0.005*g_Occlusion"
 
 # What is measured, of (prediction, target). All but psnr_raw are of the prediction as an 8-bit file holds it.
@@ -38,6 +40,22 @@ class Quality(NamedTuple):
     ssim: float
     ie: float
     per_image: list[dict[str, Any]]
+
+
+def split(
+    spec: str,
+    crop: int,
+    size: tuple[int, int],
+    pool: int,
+    seed: int,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Split:
+    """Triplets to train on and, whatever the folders' layouts, others held out; synthetic ones come from a ``Pool``."""
+    train_spec, test_spec = held_out(spec)
+    side = crop * 5 // 4
+    train = open_triplets(train_spec, "train", side, seed)
+    test = open_triplets(test_spec, "test", size, seed)
+    return Split(Pool(train, pool, side, watch) if spec == "synthetic" else train, test, test_spec)
 
 
 def batches(
@@ -114,6 +132,11 @@ def loss(model: nn.Module, batch: Triplet, terms: str | Objective | None = None)
     """The training loss of ``model`` on a batch, and its parts; see ``Training`` for ``terms``."""
     losses: Losses = Training(model, terms)(*batch)[0]
     return losses
+
+
+def example(data: Triplets) -> Triplet:
+    """The first triplet, whole, as a batch of one."""
+    return Triplet(*(frame[None] for frame in data[0]))
 
 
 def inputs(batch: Triplet) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,22 @@ from ..compress import distill
 from ..data import Triplet, Triplets
 from ..models.ldmvfi.autoencoder import Reconstruction
 from ..models.ldmvfi.net import Denoising
-from .interpolation import Quality, batches, inputs, means, measure, quality
+from .interpolation import DEFAULTS, Quality, batches, example, inputs, means, measure, quality, split
 
-__all__ = ["Losses", "batches", "distilled", "inputs", "loss", "means", "measure", "quality", "reconstruction"]
+__all__ = [
+    "DEFAULTS",
+    "Losses",
+    "batches",
+    "distilled",
+    "example",
+    "inputs",
+    "loss",
+    "means",
+    "measure",
+    "quality",
+    "reconstruction",
+    "split",
+]
 
 
 class Losses(NamedTuple):
