@@ -10,6 +10,7 @@ from .attention import (
 )
 from .discriminators import ConvDiscriminator, PatchDiscriminator
 from .gridnet import GridNet
+from .image_autoencoder import ImageAutoencoder
 from .kernel_estimator import KernelEstimator
 from .maxvit import MaxAttention, MaxCrossAttention, WindowAttention
 from .mbconv import MBConv, SqueezeExcite
@@ -29,6 +30,7 @@ __all__ = [
     "GaussianPosterior",
     "GridNet",
     "HeadAttention",
+    "ImageAutoencoder",
     "JointSpaceTimeAttention",
     "KernelEstimator",
     "LinearAttention",

@@ -13,6 +13,7 @@ from . import (
     ldmvfi_loss,
     ldmvfi_nets,
     lvdm_layers,
+    lvdm_nets,
     obproxsg,
     pwcnet,
 )
@@ -58,6 +59,10 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "lvdm.st_attention": lvdm_layers.st_attention,
     "lvdm.st_transformer": lvdm_layers.st_transformer,
     "lvdm.temporal_masks": lvdm_layers.temporal_masks,
+    "lvdm_autoencoder.forward": lvdm_nets.autoencoder,
+    "lvdm_image_autoencoder.forward": lvdm_nets.image_autoencoder,
+    "lvdm_unet.forward": lvdm_nets.unet,
+    "lvdm_unet.gradient": lvdm_nets.unet_gradient,
     "pwcnet.correlation": pwcnet.correlate,
     "pwcnet.backwarp": pwcnet.warp,
     "pwcnet.forward": pwcnet.forward,

@@ -5,8 +5,8 @@ The U-Net of guided diffusion with multi-axis attention. The neighbours' latents
 """
 
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from ...layers.attention import HeadAttention, SpatialTransformer
@@ -14,6 +14,7 @@ from ...layers.embeddings import timestep_embedding
 from ...layers.maxvit import MaxAttention, MaxCrossAttention
 from ...layers.norms import group_norm
 from ...layers.resnet import Downsample, TimeResBlock, Upsample, zero
+from ...layers.unet import UNetBody, UNetParts
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,19 @@ class UNetConfig:
         return max(windows, scales[-1])
 
 
-class DenoisingUNet(nn.Module):
+class DenoisingUNet(UNetBody):
     """``forward(x (N, in_channels, h, w), t (N,), context=None)`` -> (N, out_channels, h, w).
 
     ``t`` counts steps of the schedule; ``context`` is (N, context_channels, h, w), where the config attends to one.
     """
 
     def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        self.config = config
         time = 4 * config.width
+        stem = nn.Conv2d(config.in_channels, config.width, 3, padding=1)
+        scales = config.attention_scales
+        super().__init__(stem, config.width, config.multipliers, config.blocks, scales, parts(config, time))
+        self.config = config
         self.time_embed = nn.Sequential(nn.Linear(config.width, time), nn.SiLU(), nn.Linear(time, time))
-        self.input_blocks, widths = down_path(config, time)
-        width = widths[-1]
-        self.middle_block = Stage(block(config, width, width, time), attention(config, width))
-        self.middle_block.append(block(config, width, width, time))
-        self.output_blocks = up_path(config, time, widths)
         self.out = nn.Sequential(
             group_norm(config.width, config.groups, 1e-5),
             nn.SiLU(),
@@ -79,69 +77,24 @@ class DenoisingUNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         emb = self.time_embed(timestep_embedding(t, self.config.width).to(x.dtype))
-        h, skips = x, []
-        for stage in self.input_blocks:
-            h = stage(h, emb, context)
-            skips.append(h)
-        h = self.middle_block(h, emb, context)
-        for stage in self.output_blocks:
-            h = stage(torch.cat([h, skips.pop()], dim=1), emb, context)
-        return self.out(h)
+        return self.out(self.body(x, emb, context))
 
 
-class Stage(nn.Sequential):
-    """Layers in a row, each given what it asks for: the time, the context, or the map alone."""
+def parts(config: UNetConfig, time: int) -> UNetParts:
+    """The config's blocks, as functions of widths."""
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:  # type: ignore[override]
-        for layer in self:
-            if isinstance(layer, TimeResBlock):
-                x = layer(x, emb)
-            elif isinstance(layer, MaxCrossAttention | SpatialTransformer):
-                x = layer(x, context)
-            else:
-                x = layer(x)
-        return x
+    def block(in_channels: int, out_channels: int, resample: str = "none") -> TimeResBlock:
+        return TimeResBlock(
+            in_channels, out_channels, time, config.dropout, config.scale_shift, resample, groups=config.groups
+        )
 
+    def smaller(width: int) -> nn.Module:
+        return block(width, width, "down") if config.resample_blocks else Downsample(width)
 
-def down_path(config: UNetConfig, time: int) -> tuple[nn.ModuleList, list[int]]:
-    """The stages down to the smallest map, and the width of each one's output."""
-    width = config.width
-    stages, widths = nn.ModuleList([Stage(nn.Conv2d(config.in_channels, width, 3, padding=1))]), [width]
-    for level, multiplier in enumerate(config.multipliers):
-        for _ in range(config.blocks):
-            stage = Stage(block(config, width, config.width * multiplier, time))
-            width = config.width * multiplier
-            if 2**level in config.attention_scales:
-                stage.append(attention(config, width))
-            stages.append(stage)
-            widths.append(width)
-        if level < len(config.multipliers) - 1:
-            smaller = block(config, width, width, time, "down") if config.resample_blocks else Downsample(width)
-            stages.append(Stage(smaller))
-            widths.append(width)
-    return stages, widths
+    def larger(width: int) -> nn.Module:
+        return block(width, width, "up") if config.resample_blocks else Upsample(width)
 
-
-def up_path(config: UNetConfig, time: int, widths: list[int]) -> nn.ModuleList:
-    """The stages back up; each takes the map and the output of its counterpart on the way down."""
-    stages, skips, width = nn.ModuleList(), list(widths), widths[-1]
-    for level, multiplier in reversed(list(enumerate(config.multipliers))):
-        for i in range(config.blocks + 1):
-            stage = Stage(block(config, width + skips.pop(), config.width * multiplier, time))
-            width = config.width * multiplier
-            if 2**level in config.attention_scales:
-                stage.append(attention(config, width))
-            if level and i == config.blocks:
-                larger = block(config, width, width, time, "up") if config.resample_blocks else Upsample(width)
-                stage.append(larger)
-            stages.append(stage)
-    return stages
-
-
-def block(config: UNetConfig, in_channels: int, out_channels: int, time: int, resample: str = "none") -> TimeResBlock:
-    return TimeResBlock(
-        in_channels, out_channels, time, config.dropout, config.scale_shift, resample, groups=config.groups
-    )
+    return UNetParts(block, partial(attention, config), smaller, larger)
 
 
 def attention(config: UNetConfig, width: int) -> nn.Module:
