@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.plain import adacof as plain
+from benchmarks.plain import deform_conv2d as plain_deform
 from benchmarks.plain import dsepconv as plain_dsepconv
 from tests.golden.adapters.case import DATA, Case
 
@@ -58,4 +59,24 @@ def test_golden_dsepconv_gradients(sample):
     gradients = torch.autograd.grad(sample(*leaves), leaves, case.take("input_grad_output"))
     for name, grad in zip(SEPARABLE, gradients):
         case.check("expect_grad_input_true" if name == "input" else f"expect_grad_{name}", grad)
+    case.finish()
+
+
+DEFORMABLE = ("input", "offset", "weight", "bias", "mask")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("path", sorted(DATA.glob("e2fgvi.dcn_*.npz")), ids=lambda path: path.stem)
+def test_golden_deform_conv2d(path, dtype):
+    """Gradients not on whole offsets, nor of what float32 positions move into another cell."""
+    case = Case(path, dtype)
+    case.skip("*", "only what is compared below")
+    leaves = [case.take(name).requires_grad_() for name in DEFORMABLE]
+    output = plain_deform.grid_sampled(
+        *leaves, *(case.meta["config"][name] for name in ("stride", "padding", "dilation"))
+    )
+    case.check("output", output, most=1e-4)
+    if dtype == torch.float64 and not case.meta["config"].get("integer"):
+        for name, grad in zip(DEFORMABLE, torch.autograd.grad(output, leaves, case.take("grad_output"))):
+            case.check(f"grad_{name}", grad)
     case.finish()

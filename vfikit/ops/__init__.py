@@ -2,7 +2,8 @@
 
 from ._backends import backends
 from .adacof import AdaCoF, adacof
+from .deform_conv import ModulatedDeformConv2d, deform_conv2d
 from .dsepconv import DSepConv, dsepconv
 from .warp import warp
 
-__all__ = ["AdaCoF", "DSepConv", "adacof", "backends", "dsepconv", "warp"]
+__all__ = ["AdaCoF", "DSepConv", "ModulatedDeformConv2d", "adacof", "backends", "deform_conv2d", "dsepconv", "warp"]

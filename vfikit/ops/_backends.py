@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from . import _cpu, _cuda
 
-OPS = ("adacof", "dsepconv")
+OPS = ("adacof", "deform_conv2d", "dsepconv")
 
 
 class Backend(NamedTuple):

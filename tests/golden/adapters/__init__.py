@@ -5,6 +5,7 @@ from collections.abc import Callable
 from . import (
     adacof_net,
     adacof_op,
+    deform_conv,
     dsepconv_op,
     frames,
     groupsparse,
@@ -32,6 +33,7 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "groupsparse.dhspg": groupsparse.dhspg,
     "groupsparse.hesso": groupsparse.hesso,
     "groupsparse.importance": groupsparse.scores,
+    "e2fgvi.dcn": deform_conv.op,
     "ldmvfi.dsepconv": dsepconv_op.op,
     "ldmvfi.maxvit_self": ldmvfi_layers.maxvit_self,
     "ldmvfi.maxca_cross": ldmvfi_layers.maxca,
