@@ -91,7 +91,9 @@ def op(shape: Shape) -> Callable[..., Tensor]:
 def reference(shape: Shape) -> Callable[..., Tensor]:
     def run(*tensors: Tensor | None) -> Tensor:
         input, offset, weight, bias, mask = (*tensors, None, None)[:5]
-        assert input is not None and offset is not None and weight is not None
+        assert input is not None
+        assert offset is not None
+        assert weight is not None
         return deform_conv2d_reference(input, offset, weight, bias, mask, *shape.steps)
 
     return run

@@ -15,7 +15,7 @@ FAR = 2.0**30  # pixels; as far is outside of any frame, and still an integer
 class _Tap(NamedTuple):
     """One tap of the kernel: where each offset group reads, in which shares, and the convolution's 1x1 weight."""
 
-    index: int
+    number: int
     positions: list[Tensor]  # four of (N * G, H', W'), flat
     shares: list[Tensor]  # what each gives: (N * G, 1, H', W')
     slopes_y: list[Tensor]  # the shares' derivatives
@@ -84,14 +84,14 @@ def deform_conv2d_backward_reference(
         column = functional.conv_transpose2d(grad, tap.weight, groups=groups).reshape(value.shape)
         masked = column if tap.mask is None else column * tap.mask
         if tap.mask is not None:
-            to_mask.view(by_tap)[:, tap.index] = (column * value).sum(1)
+            to_mask.view(by_tap)[:, tap.number] = (column * value).sum(1)
             value = value * tap.mask
         moved = to_offset.view(len(flat), kernel, 2, *offset.shape[2:])
-        moved[:, tap.index, 0] = (masked * _weighted(pixels, tap.slopes_y)).sum(1)
-        moved[:, tap.index, 1] = (masked * _weighted(pixels, tap.slopes_x)).sum(1)
+        moved[:, tap.number, 0] = (masked * _weighted(pixels, tap.slopes_y)).sum(1)
+        moved[:, tap.number, 1] = (masked * _weighted(pixels, tap.slopes_x)).sum(1)
         value = _joined(value, input.shape[:2]).flatten(2).unflatten(1, (groups, weight.shape[1]))
         product = torch.einsum("ngop,ngcp->goc", grad.flatten(2).unflatten(1, (groups, -1)), value)
-        to_weight.flatten(2)[:, :, tap.index] = product.flatten(0, 1)
+        to_weight.flatten(2)[:, :, tap.number] = product.flatten(0, 1)
         for position, share in zip(tap.positions, tap.shares) if with_input else ():
             add(to_input, position, masked * share)
     to_input = to_input.view(input.shape) if with_input else to_input

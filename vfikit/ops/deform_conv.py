@@ -1,4 +1,4 @@
-"""Deformable convolution (arXiv:1703.06211; modulated, arXiv:1811.11168): each tap of the kernel reads where it likes."""
+"""Deformable convolution (arXiv:1703.06211; modulated, arXiv:1811.11168): each tap reads where its offset points."""
 
 import math
 from collections.abc import Sequence
