@@ -91,6 +91,16 @@ class Schedule:
         kept = self.alphas_cumprod
         return at(1 / kept.sqrt(), t, x) * x - at((1 / kept - 1).sqrt(), t, x) * noise
 
+    def velocity(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What networks that predict v (arXiv:2202.00512) are to give for samples x_0 noised with ``noise``."""
+        kept = self.alphas_cumprod
+        return at(kept.sqrt(), t, x) * noise - at((1 - kept).sqrt(), t, x) * x
+
+    def noise_of(self, x: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+        """The noise in x_t, if ``velocity`` is v there."""
+        kept = self.alphas_cumprod
+        return at((1 - kept).sqrt(), t, x) * x + at(kept.sqrt(), t, x) * velocity
+
     def posterior(self, start: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (N, ...), variance and clipped log-variance (N, 1, ...) of x_{t-1} given x_0 and x_t."""
         mean = at(self.posterior_mean_coef1, t, x) * start + at(self.posterior_mean_coef2, t, x) * x
@@ -106,6 +116,11 @@ def at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """``values[t]`` as (N, 1, ..., 1), of the type and the device of ``like`` (N, ...)."""
     chosen = values.to(t.device)[t].to(like.device, like.dtype)
     return chosen.view(-1, *[1] * (like.ndim - 1))
+
+
+def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
+    """Guidance without a classifier (arXiv:2207.12598): 1 is the conditional prediction, more leans further its way."""
+    return unconditional + scale * (conditional - unconditional)
 
 
 SAMPLERS = ("ddim", "ancestral", "dpm++", "unipc")

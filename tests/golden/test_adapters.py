@@ -59,9 +59,41 @@ NAMES = [
     "groupsparse.dhspg",
     "groupsparse.hesso",
     "groupsparse.importance",
+    "video_ldm.positional_encoding",
+    "video_ldm.conv3d_layer",
+    "video_ldm.temporal_attention",
+    "video_ldm.attention_masks",
+    "video_ldm.down_block",
+    "video_ldm.up_block",
+    "video_ldm.spatial_blocks",
+    "video_ldm_small.odd_size",
+    "video_ldm_small.gradient",
+    "video_ldm.conditioning",
+    "video_ldm.upsampler_input",
+    "video_ldm.long_schedule",
 ]
 NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out.published_grad", "grad.")
-ALSO_INPUTS = {"groupsparse.importance": ("param.",)}
+BLOCK_INPUTS = ("input", "temb", "context", "frames", "skips")
+VARIANTS = ("self", "self_causal", "self_window3", "cross", "cross_batch2", "cross_padded", "uneven_heads")
+ALSO_INPUTS = {
+    "groupsparse.importance": ("param.",),
+    "video_ldm.conv3d_layer": (
+        *("input", "grad_output", "frames"),
+        *(f"const_alpha_{variant}" for variant in ("mixed", "above", "below")),
+    ),
+    "video_ldm.temporal_attention": (
+        "mask_",
+        *(f"{name}_{what}" for name in VARIANTS for what in ("input", "grad_output", "frames", "heads", "context")),
+    ),
+    "video_ldm.down_block": BLOCK_INPUTS,
+    "video_ldm.up_block": BLOCK_INPUTS,
+    "video_ldm.spatial_blocks": (*BLOCK_INPUTS, "mid_input", "down_input", "up_input", "up_skip"),
+    "video_ldm_small.odd_size": (*BLOCK_INPUTS, "timesteps"),
+    "video_ldm_small.gradient": (*BLOCK_INPUTS, "timesteps", "target"),
+    "video_ldm.conditioning": ("latent", "prediction_", "const_scale", "timestep", "noise"),
+    "video_ldm.upsampler_input": ("low_", "noise_level", "noise", "noisy_"),
+    "video_ldm.long_schedule": ("keys",),
+}
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -11,6 +11,7 @@ from .attention import (
 from .discriminators import ConvDiscriminator, PatchDiscriminator
 from .gridnet import GridNet
 from .image_autoencoder import ImageAutoencoder
+from .inflate import VideoTransformer, inflate, inflate_block
 from .kernel_estimator import KernelEstimator
 from .maxvit import MaxAttention, MaxCrossAttention, WindowAttention
 from .mbconv import MBConv, SqueezeExcite
@@ -20,10 +21,18 @@ from .pwcnet import PWCNet
 from .quantize import VectorQuantizer
 from .resnet import Downsample, ResnetBlock, TimeResBlock, TransposedUpsample, Upsample
 from .separable_synthesis import SeparableSynthesis
+from .temporal import (
+    Conv3DLayer,
+    TemporalAttentionLayer,
+    causal_mask,
+    positional_encoding,
+    window_mask,
+)
 from .video_attention import JointSpaceTimeAttention, RelativeAttention, SpaceTimeAttention, SpaceTimeTransformer
 from .video_resnet import FrameConv3d, VideoDownsample, VideoResBlock, VideoUpsample
 
 __all__ = [
+    "Conv3DLayer",
     "ConvDiscriminator",
     "Downsample",
     "FrameConv3d",
@@ -51,6 +60,7 @@ __all__ = [
     "SpaceTimeTransformer",
     "SpatialTransformer",
     "SqueezeExcite",
+    "TemporalAttentionLayer",
     "TimeResBlock",
     "TokenAttention",
     "TransposedUpsample",
@@ -58,6 +68,12 @@ __all__ = [
     "VectorQuantizer",
     "VideoDownsample",
     "VideoResBlock",
+    "VideoTransformer",
     "VideoUpsample",
     "WindowAttention",
+    "causal_mask",
+    "inflate",
+    "inflate_block",
+    "positional_encoding",
+    "window_mask",
 ]

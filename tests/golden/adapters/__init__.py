@@ -17,6 +17,9 @@ from . import (
     lvdm_nets,
     obproxsg,
     pwcnet,
+    video_ldm_layers,
+    video_ldm_nets,
+    video_ldm_schedule,
 )
 from .case import Case
 
@@ -71,4 +74,16 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "pwcnet.estimate": pwcnet.estimate,
     "pwcnet.flolpips": pwcnet.flolpips,
     "ldmvfi.metrics": pwcnet.evaluation,
+    "video_ldm.positional_encoding": video_ldm_layers.encodings,
+    "video_ldm.conv3d_layer": video_ldm_layers.convolution,
+    "video_ldm.temporal_attention": video_ldm_layers.attention,
+    "video_ldm.attention_masks": video_ldm_layers.masks,
+    "video_ldm.down_block": video_ldm_nets.down_block,
+    "video_ldm.up_block": video_ldm_nets.up_block,
+    "video_ldm.spatial_blocks": video_ldm_nets.spatial_blocks,
+    "video_ldm_unet.forward": video_ldm_nets.unet_forward,
+    "video_ldm_unet.gradient": video_ldm_nets.unet_gradient,
+    "video_ldm.conditioning": video_ldm_schedule.conditioning,
+    "video_ldm.upsampler_input": video_ldm_schedule.upsampler,
+    "video_ldm.long_schedule": video_ldm_schedule.long_video,
 }

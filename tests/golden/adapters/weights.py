@@ -63,3 +63,8 @@ def mean_std(x: Tensor) -> Tensor:
     """(2,): mean and population deviation in float64."""
     x = x.double()
     return torch.stack([x.mean(), x.std(unbiased=False)])
+
+
+def mixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Factors that mix (every name that ends in alpha) are half and four times what ``fill`` gives."""
+    return {key: 0.5 + 4 * value if key.endswith("alpha") else value for key, value in state.items()}
