@@ -1,12 +1,12 @@
-"""Measures an interpolation model on triplets: PSNR, SSIM, interpolation error, LPIPS, per image and on average.
+"""Measures an interpolation model on triplets: PSNR, SSIM, interpolation error, LPIPS, FloLPIPS, FID.
 
     python recipes/evaluate.py --baselines average
     python recipes/evaluate.py --model cdfi --preset published --checkpoint cdfi.pth --data PATH
     python recipes/evaluate.py --model ldmvfi --checkpoint ldmvfi.safetensors --steps 1 2 4 8 20 50 200
 
-Frames are read unaugmented. psnr, ssim (7x7 uniform window), ssim_gaussian (11x11), ie and nie (Middlebury's, in levels
-of 0..255) and LPIPS are of the frame as an 8-bit file holds it, psnr_raw is of the raw output. Writes report.json and
-report.md, prints the table of means and where they are.
+Frames are read unaugmented. All metrics are of the frame as an 8-bit file holds it, but psnr_raw, which is of the raw
+output; docs/train-and-evaluate.md says what each is. Writes report.json and report.md, per image and on average, prints
+the table of means and where they are.
 """
 
 import math
@@ -23,10 +23,11 @@ from tqdm import tqdm
 from vfikit import checkpoints, recipe
 from vfikit.data import open_triplets
 from vfikit.files import InputError, atomic, write_json
-from vfikit.metrics import LPIPS
-from vfikit.tasks import TASKS, interpolation, latent_interpolation
+from vfikit.tasks import TASKS, interpolation, judges, latent_interpolation
 
-ALL = (*interpolation.METRICS, *interpolation.LPIPS_METRICS)
+ALL = (*interpolation.METRICS, *judges.NEEDS)
+USUAL = ("psnr", "psnr_raw", "ssim", "ssim_gaussian", "ie", "nie", "lpips_unscaled", "lpips_scaled")
+PACKAGES = {"lpips": "squeeze", "lpips_alex": "alex"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,17 @@ class Config:
     published evaluation's: davis, vfitex, bvihfr, easy, medium, hard, extreme (SNU-FILM)."""
     size: int = 256
     """Side of synthetic frames; folders are measured at their own size."""
-    metrics: str = ",".join(ALL)
-    """What to measure, joined by commas."""
+    metrics: str | None = None
+    """What to measure, joined by commas; by default all but psnr_capped, ssim_volume and what lacks its weights."""
     lpips_weights: str | None = None
-    """State dict of the LPIPS squeeze network (.pth), or "package" for the lpips package's; without it LPIPS is not
-    computed. lpips_unscaled is how CDFI's figures were taken, lpips_scaled how LPIPS is meant."""
+    """For lpips_unscaled (CDFI's figures) and lpips_scaled: state dict of the LPIPS squeeze network (.pth), or "package"
+    for the lpips package's. What lacks its weights is not computed."""
+    lpips_alex_weights: str | None = None
+    """For lpips_alex and flolpips: the same with AlexNet."""
+    pwcnet_weights: Path | None = None
+    """For flolpips: PWC-Net's published weights (NVlabs', for non-commercial use)."""
+    inception_weights: Path | None = None
+    """For fid: pt_inception-2015-12-05 (.pth)."""
     steps: tuple[int, ...] = ()
     """Numbers of denoising steps to measure one by one, of a model that samples (ldmvfi): a curve of quality and time,
     beside frames decoded from a latent of zeros and of noise."""
@@ -71,16 +78,21 @@ def names(text: str, what: str, known: tuple[str, ...]) -> list[str]:
     return parts
 
 
-def load_lpips(weights: str | None, device: str) -> LPIPS | None:
-    if weights is None:
-        return None
-    if weights != "package":
-        return LPIPS(checkpoints.read_state_dict(weights)).to(device)
+def load_weights(config: Config) -> dict[str, dict[str, Tensor]]:
+    """The state dicts that were given, by name of ``judges.WEIGHTS``."""
+    given = {name: getattr(config, f"{name}_weights") for name in judges.WEIGHTS}
+    return {name: load_judge(name, path) for name, path in given.items() if path is not None}
+
+
+def load_judge(name: str, path: str | Path) -> dict[str, Tensor]:
+    if path != "package" or name not in PACKAGES:
+        return checkpoints.read_state_dict(path)
     try:
         import lpips
     except ImportError as error:
-        raise ImportError("--lpips-weights package needs: pip install 'vfikit[lpips]'") from error
-    return LPIPS(lpips.LPIPS(net="squeeze", verbose=False).state_dict()).to(device)
+        raise ImportError(f"--{name.replace('_', '-')}-weights package needs: pip install 'vfikit[lpips]'") from error
+    state: dict[str, Tensor] = lpips.LPIPS(net=PACKAGES[name], verbose=False).state_dict()
+    return state
 
 
 class Timed:
@@ -136,34 +148,51 @@ def table(metrics: list[str], rows: dict[str, dict[str, float]]) -> str:
 
 
 def main(config: Config) -> None:
-    wanted = names(config.metrics, "metrics", ALL)
-    if config.steps and (TASKS.get(config.model) is not latent_interpolation or min(config.steps) < 1):
-        raise InputError(f"--steps: got {config.steps} for {config.model}, expected numbers for a model that samples")
-    if config.steps and "psnr" not in wanted:
-        raise InputError("--steps: got --metrics without psnr, expected it for the curve")
+    chosen = None if config.metrics is None else names(config.metrics, "metrics", ALL)
+    check_steps(config, chosen)
     baselines = names(config.baselines, "baselines", tuple(interpolation.BASELINES))
     data = open_triplets(config.data, "test", config.size, config.seed)
     model = recipe.load_model(config.model, config.preset, config.checkpoint, config.device)
-    lpips = load_lpips(config.lpips_weights, config.device)
-    computed = [name for name in wanted if name not in interpolation.LPIPS_METRICS or lpips is not None]
+    judged = judges.Judges(load_weights(config), config.device)
+    wanted = chosen or [name for name in ALL if name in USUAL or name in judged.names]
+    computed = [name for name in wanted if name in interpolation.METRICS or name in judged.names]
     methods: dict[str, Callable[[Tensor, Tensor], Tensor]] = {config.model: model}
     if config.steps:
         methods |= latent_interpolation.by_steps(model, config.steps) | latent_interpolation.by_latent(model)
     methods |= {name: interpolation.BASELINES[name] for name in baselines}
     count = min(len(data), config.limit or len(data))
+    if "fid" in computed and count < 2:
+        raise InputError(f"fid: got {count} image, expected at least two")
     rows: dict[str, list[dict[str, Any]]] = {}
+    means: dict[str, dict[str, float]] = {}
     for name, method in methods.items():
         timed = Timed(method)
-        measured = interpolation.measure(timed, data, computed, lpips, config.limit, config.device)
+        measured = interpolation.measure(timed, data, computed, judged, config.limit, config.device)
         times = [{**row, "seconds": timed.seconds} for row in tqdm(measured, desc=name, total=count)]
         rows[name] = times if config.steps else [{k: v for k, v in row.items() if k != "seconds"} for row in times]
+        means[name] = interpolation.means(rows[name])
+        if judged.fid is not None and "fid" in computed:
+            means[name]["fid"] = judged.fid.compute()
     shown = ["seconds"] if config.steps else []
-    write(config, wanted + shown, computed + shown, rows)
+    write(config, wanted + shown, computed + shown, rows, means)
 
 
-def write(config: Config, wanted: list[str], computed: list[str], rows: dict[str, list[dict[str, Any]]]) -> None:
+def check_steps(config: Config, metrics: list[str] | None) -> None:
+    """InputError unless --steps can be measured and drawn."""
+    if config.steps and (TASKS.get(config.model) is not latent_interpolation or min(config.steps) < 1):
+        raise InputError(f"--steps: got {config.steps} for {config.model}, expected numbers for a model that samples")
+    if config.steps and metrics is not None and "psnr" not in metrics:
+        raise InputError("--steps: got --metrics without psnr, expected it for the curve")
+
+
+def write(
+    config: Config,
+    wanted: list[str],
+    computed: list[str],
+    rows: dict[str, list[dict[str, Any]]],
+    means: dict[str, dict[str, float]],
+) -> None:
     """report.json and report.md, and the means to the screen."""
-    means = {name: interpolation.means(found) for name, found in rows.items()}
     folder = recipe.out_folder("evaluate", config.out)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
     missing = [name for name in wanted if name not in computed]
@@ -182,9 +211,11 @@ def write(config: Config, wanted: list[str], computed: list[str], rows: dict[str
     )
     each = {row["name"]: row for row in rows[config.model]}
     title = f"# {config.model} ({config.preset}) on {config.data}: means over {len(each)} images"
-    note = "\n\nLPIPS: not computed, no `--lpips-weights` given." if missing else ""
+    needed = [f"`--{need.replace('_', '-')}-weights`" for name in missing for need in judges.NEEDS[name]]
+    note = f"\n\nNot computed: {', '.join(missing)}; see {', '.join(dict.fromkeys(needed))}." if missing else ""
+    single = [name for name in wanted if name != "fid"]
     with atomic(folder / "report.md") as path:
-        path.write_text(f"{title}\n\n{table(wanted, means)}{note}\n\n## Per image\n\n{table(wanted, each)}\n")
+        path.write_text(f"{title}\n\n{table(wanted, means)}{note}\n\n## Per image\n\n{table(single, each)}\n")
     print(table(wanted, means))
     if config.steps:
         draw(config.steps, means, folder / "steps.png")

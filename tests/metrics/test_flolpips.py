@@ -1,21 +1,31 @@
 """FloLPIPS with random weights: what must hold for any."""
 
+import functools
+
 import torch
+from torch import Tensor
 
 from vfikit.layers import PWCNet
 from vfikit.metrics import LPIPS, FloLPIPS
 
 
-def metric() -> FloLPIPS:
-    torch.manual_seed(0)
+@functools.cache
+def alex() -> dict[str, Tensor]:
+    """Random weights under the names of ``lpips.LPIPS(net="alex")``."""
+    generator = torch.Generator().manual_seed(0)
     shapes = [(64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3)]
     layers = zip(("slice1.0", "slice2.3", "slice3.6", "slice4.8", "slice5.10"), shapes, strict=True)
     state = {}
     for number, (name, (outputs, inputs, side)) in enumerate(layers):
-        state[f"net.{name}.weight"] = 0.05 * torch.randn(outputs, inputs, side, side)
+        state[f"net.{name}.weight"] = 0.05 * torch.randn(outputs, inputs, side, side, generator=generator)
         state[f"net.{name}.bias"] = torch.zeros(outputs)
-        state[f"lin{number}.model.1.weight"] = torch.rand(1, outputs, 1, 1)
-    return FloLPIPS(LPIPS(state, "alex"), PWCNet(stretched=True).eval())
+        state[f"lin{number}.model.1.weight"] = torch.rand(1, outputs, 1, 1, generator=generator)
+    return state
+
+
+def metric() -> FloLPIPS:
+    torch.manual_seed(0)
+    return FloLPIPS(LPIPS(alex(), "alex"), PWCNet(stretched=True).eval())
 
 
 def test_equal_frames_and_equal_flows():

@@ -10,11 +10,14 @@ import torch
 from vfikit import checkpoints
 from vfikit.data import open_triplets
 from vfikit.data.images import write_image
-from vfikit.metrics import LPIPS
 from vfikit.models import build
 from vfikit.tasks import interpolation
+from vfikit.tasks.judges import Judges
 
+from ..metrics.test_flolpips import alex
+from ..metrics.test_frechet import inception
 from ..metrics.test_lpips import weights
+from ..tasks.test_judges import pwcnet
 from ..test_recipes_cli import Done, recipe
 
 SCRIPT = Path("recipes/evaluate.py")
@@ -49,14 +52,14 @@ def test_figures(folder: Path) -> None:
     done = evaluate(folder, *arguments)
     assert done.code == 0, done.stderr
     found, model = report(folder), checkpoints.load(folder / "net.safetensors")
-    names = [*interpolation.METRICS, *interpolation.LPIPS_METRICS]
+    names = ["psnr", "psnr_raw", "ssim", "ssim_gaussian", "ie", "nie", "lpips_unscaled", "lpips_scaled"]
     data = open_triplets(str(folder / "data"), "test")
     methods = {"adacof": model, **interpolation.BASELINES}
     assert found["images"] == 2
     assert found["not_computed"] == []
     assert found["per_image"].keys() == methods.keys()
     for method, interpolate in methods.items():
-        expected = list(interpolation.measure(interpolate, data, names, LPIPS(weights())))
+        expected = list(interpolation.measure(interpolate, data, names, Judges({"lpips": weights()})))
         for row, wanted in zip(found["per_image"][method], expected, strict=True):
             assert row["name"] == wanted["name"]
             for name in names:
@@ -84,9 +87,37 @@ def test_lpips_is_not_computed_without_weights(folder: Path) -> None:
     assert [row["name"] for row in found["per_image"]["adacof"]] == ["scene 0", "scene 1"]
 
 
+@pytest.mark.slow
+def test_all_judges(folder: Path) -> None:
+    for name, state in (("alex", alex()), ("pwcnet", pwcnet()), ("inception", inception())):
+        torch.save(state, folder / f"{name}.pth")
+    judges = (
+        "--lpips-alex-weights",
+        "alex.pth",
+        "--pwcnet-weights",
+        "pwcnet.pth",
+        "--inception-weights",
+        "inception.pth",
+    )
+    done = evaluate(folder, "--size", "64", "--limit", "2", "--out", "out", "--baselines", "repeat", *judges)
+    assert done.code == 0, done.stderr
+    found = report(folder)
+    assert found["not_computed"] == ["lpips_unscaled", "lpips_scaled"]
+    for row in found["mean"].values():
+        assert all(row[name] > 0 for name in ("lpips_alex", "flolpips", "fid"))
+    assert found["mean"]["adacof"]["fid"] != found["mean"]["repeat"]["fid"]
+    assert "fid" not in found["per_image"]["adacof"][0]
+    assert (
+        "Not computed: lpips_unscaled, lpips_scaled; see `--lpips-weights`." in (folder / "out/report.md").read_text()
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--inception-weights", "inception.pth", "--metrics", "fid"), "fid: got 1 image, expected at least two"),
+        (("--inception-weights", "vgg.pth"), "Inception weights lack"),
+        (("--pwcnet-weights", "package"), "package: no such file"),
         (("--metrics", "fvd"), "got 'fvd', expected some of psnr"),
         (("--baselines", "flow"), "got 'flow', expected some of average, repeat"),
         (("--data", "absent"), "absent: no such folder"),
@@ -99,6 +130,8 @@ def test_lpips_is_not_computed_without_weights(folder: Path) -> None:
 )
 def test_wrong_input(folder: Path, arguments: tuple[str, ...], message: str) -> None:
     torch.save({"features.0.weight": torch.zeros(1)}, folder / "vgg.pth")
+    if "inception.pth" in arguments:
+        torch.save(inception(), folder / "inception.pth")
     for number in (1, 2, 3):
         write_image(torch.rand(3, 8, 8), folder / f"broken/a/im{number}.png")
     (folder / "broken/a/im3.png").write_text("no image")

@@ -74,7 +74,8 @@ def snu_film(root: Path, level: str) -> list[list[Paths]]:
         missing = [path for path in paths if not path.is_file()]
         if missing:
             raise InputError(f"{missing[0]}: no such file, but line {number} of {listing.name} names it")
-        groups.append([Paths(f"{level}/{paths[1].parent.name}/{paths[1].stem}", *paths)])
+        frame0, target, frame1 = paths
+        groups.append([Paths(f"{level}/{target.parent.name}/{target.stem}", frame0, target, frame1)])
     if not groups:
         raise InputError(f"{listing}: is empty, expected lines of frame0 target frame1")
     return groups

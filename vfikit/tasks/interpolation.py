@@ -1,6 +1,6 @@
 """What training, evaluating and compressing need to know of models that make the frame between two."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ..compress import distill
 from ..data import Pool, Triplet, Triplets, augment, held_out, open_triplets
 from ..losses import Losses, Objective
-from ..metrics import LPIPS, interpolation_error, normalized_interpolation_error, psnr, quantise, ssim
+from ..metrics import interpolation_error, normalized_interpolation_error, psnr, quantise, ssim
+from .judges import NEEDS, Judges
 from .task import Defaults, Split
 
 DEFAULTS = Defaults(batch_size=8, crop=96, size=(256, 256), pool=400)
@@ -22,9 +23,10 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ssim": lambda prediction, target: ssim(quantise(prediction), target),
     "ssim_gaussian": lambda prediction, target: ssim(quantise(prediction), target, "gaussian"),
     "ie": lambda prediction, target: interpolation_error(quantise(prediction), target),
+    "psnr_capped": lambda prediction, target: psnr(quantise(prediction), target, epsilon=1e-8),
+    "ssim_volume": lambda prediction, target: ssim(quantise(prediction), target, "volume"),
     "nie": lambda prediction, target: normalized_interpolation_error(quantise(prediction), target),
 }
-LPIPS_METRICS = {"lpips_unscaled": False, "lpips_scaled": True}
 
 # What a model must beat: frames made without one.
 BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -168,31 +170,36 @@ def distilled(model: nn.Module, teacher: nn.Module | None, batch: Triplet, share
 def measure(
     interpolate: Callable[[Tensor, Tensor], Tensor],
     data: Triplets,
-    metrics: Iterable[str] = ("psnr", "ssim", "ie"),
-    lpips: LPIPS | None = None,
+    metrics: Sequence[str] = ("psnr", "ssim", "ie"),
+    judges: Judges | None = None,
     limit: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Iterator[dict[str, Any]]:
     """One row an image, ``name`` and the metrics asked for, of the first ``limit`` triplets, whole and unaugmented.
 
     ``interpolate(frame0, frame1)`` takes and gives (1, 3, H, W); give the model itself for ``psnr_raw``, which is of
-    the raw output. LPIPS metrics need ``lpips``. An unknown metric raises ValueError.
+    the raw output. Metrics of ``judges.NEEDS`` need ``judges`` with their weights; ``fid`` has no rows: ask
+    ``judges.fid`` in the end. An unknown metric raises ValueError.
     """
-    names = list(metrics)
-    for name in names:
-        if name not in METRICS and (name not in LPIPS_METRICS or lpips is None):
-            why = "LPIPS needs its weights" if name in LPIPS_METRICS else f"expected {', '.join(METRICS)}, lpips_*"
+    judges = judges or Judges()
+    single = [name for name in metrics if name != "fid"]
+    for name in metrics:
+        if name not in METRICS and name not in judges.names:
+            why = "needs its weights" if name in NEEDS else f"expected {', '.join((*METRICS, *NEEDS))}"
             raise ValueError(f"metric {name!r}: {why}")
+    if judges.fid is not None:
+        judges.fid.reset()
     for index in range(min(len(data), limit or len(data))):
         frame0, target, frame1 = (frame[None].to(device) for frame in data[index])
         frame = interpolate(frame0, frame1).float()
         row: dict[str, Any] = {"name": data.name(index)}
-        for name in names:
+        for name in single:
             if name in METRICS:
                 row[name] = float(METRICS[name](frame, target))
             else:
-                assert lpips is not None
-                row[name] = float(lpips(quantise(frame), target, scaled=LPIPS_METRICS[name]))
+                row[name] = float(judges.single[name](quantise(frame), target, frame0, frame1))
+        if judges.fid is not None and "fid" in metrics:
+            judges.fid.add(quantise(frame), target)
         yield row
 
 
