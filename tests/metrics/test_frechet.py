@@ -45,7 +45,7 @@ def inception() -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     for name in state:
         if name.endswith("conv.weight"):
-            state[name] = 3 * state[name]  # or the signal dies on the way
+            state[name] = 2 * state[name]  # or the signal dies on the way
     return {**state, "fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
 
 
