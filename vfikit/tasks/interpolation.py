@@ -1,6 +1,6 @@
 """What training, evaluating and compressing need to know of models that make the frame between two."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
