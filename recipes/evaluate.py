@@ -44,10 +44,11 @@ class Config:
     size: int = 256
     """Side of synthetic frames; folders are measured at their own size."""
     metrics: str | None = None
-    """What to measure, joined by commas; by default all but psnr_capped, ssim_volume and what lacks its weights."""
+    """What to measure, joined by commas; by default all but psnr_capped and ssim_volume, and what its weights are
+    given for of lpips_alex, flolpips and fid."""
     lpips_weights: str | None = None
-    """For lpips_unscaled (CDFI's figures) and lpips_scaled: state dict of the LPIPS squeeze network (.pth), or "package"
-    for the lpips package's. What lacks its weights is not computed."""
+    """For lpips_unscaled (CDFI's figures) and lpips_scaled: state dict of the LPIPS squeeze network (.pth), or
+    "package" for the lpips package's. What lacks its weights is not computed."""
     lpips_alex_weights: str | None = None
     """For lpips_alex and flolpips: the same with AlexNet."""
     pwcnet_weights: Path | None = None
