@@ -4,22 +4,17 @@ The table stands at the end; ``--save-results NAME`` also writes ``benchmarks/re
 """
 
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-import vfikit
 from vfikit.ops import backends
 
+from .machine import machine
 from .paired import Call, Compare, Memory, Prepare, Ratio, clock, measure_memory, ratios
 
 FOLDER = Path(__file__).parent
@@ -137,33 +132,9 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _report(rows: list[Ratio], memories: list[Memory]) -> dict[str, object]:
-    lscpu = _output("lscpu").splitlines()
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _output("git", "-C", str(FOLDER), "describe", "--always", "--dirty"),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
-        "lscpu": {name: value.strip() for name, _, value in (line.partition(":") for line in lscpu)},
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg(),
-        "versions": {"python": platform.python_version(), "vfikit": vfikit.__version__, **_versions()},
+        **machine(),
         "backends": [row._asdict() for row in backends()],
         "ratios": [asdict(row) for row in rows],
         "memory": [asdict(row) for row in memories],
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("torch", "numpy", "cupy-cuda13x", "cupy-cuda12x"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _output(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
