@@ -1,6 +1,7 @@
 """Training and test data: folders of triplets, clips, exact synthetic motion, augmentation."""
 
 from .augmentation import augment
+from .clips import Clips, FileClips, SyntheticClips, open_clips
 from .pool import Pool
 from .sources import Triplets, held_out, open_triplets
 from .synthetic import Clip, Scene, Scenes
@@ -8,13 +9,17 @@ from .triplets import Triplet, TripletFolder
 
 __all__ = [
     "Clip",
+    "Clips",
+    "FileClips",
     "Pool",
     "Scene",
     "Scenes",
+    "SyntheticClips",
     "Triplet",
     "TripletFolder",
     "Triplets",
     "augment",
     "held_out",
+    "open_clips",
     "open_triplets",
 ]

@@ -1,0 +1,196 @@
+"""Clips to train video models on: synthetic scenes, folders of videos or of frames, WebVid's lists.
+
+A clip is longer than what is read of it: ``read`` takes so many frames at such a stride from some place in it.
+"""
+
+import csv
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..files import InputError
+from .folders import folders, numbered_frames
+from .images import read_image
+from .synthetic import Scenes
+
+VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".gif"})
+_HELD_OUT = 64  # synthetic clips; of a folder, every tenth
+_TEST_SEED = 1_000_003  # away from every training seed in use
+
+
+class Clips(Protocol):
+    """A finite source of clips."""
+
+    def __len__(self) -> int: ...
+    def name(self, index: int) -> str:
+        """What the clip is called in reports."""
+
+    def caption(self, index: int) -> str:
+        """What is said of it; "" if nothing is."""
+
+    def read(self, index: int, num_frames: int, stride: int = 1, place: float = 0.0) -> Tensor:
+        """Frames (T, 3, H, W) in [0, 1], ``stride`` apart; ``place`` from 0 to 1 says where in the clip."""
+
+
+class SyntheticClips(Dataset[Tensor]):
+    """Scenes of textured planes that move evenly, of ``size`` (side, or height and width); exact flow is known.
+
+    ``motion`` is the median shift in pixels over four frames. Frames stand around the scene's middle time, wherever the
+    ``place``: a scene has no end.
+    """
+
+    def __init__(
+        self, length: int = 10_000, size: int | tuple[int, int] = 64, seed: int = 0, motion: float = 3.0
+    ) -> None:
+        self.scenes = Scenes(length, size, seed, motion)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.read(index, 8)
+
+    def name(self, index: int) -> str:
+        return self.scenes.name(index)
+
+    def caption(self, index: int) -> str:
+        return ""
+
+    def read(self, index: int, num_frames: int, stride: int = 1, place: float = 0.0) -> Tensor:
+        return self.scenes.scene(index).frames(times(num_frames, stride))
+
+
+def times(num_frames: int, stride: int = 1) -> list[float]:
+    """When a synthetic scene is seen: a quarter of its unit of time a frame, around its middle."""
+    return [0.5 + (k - (num_frames - 1) / 2) * stride / 4 for k in range(num_frames)]
+
+
+class Source(NamedTuple):
+    """A video file, or the folder of a clip's frames, and what is said of it."""
+
+    path: Path
+    caption: str = ""
+
+
+class FileClips(Dataset[Tensor]):
+    """Clips from files, scaled to cover ``size`` (height, width) and cropped to its middle; None leaves them."""
+
+    def __init__(self, sources: Sequence[Source], size: tuple[int, int] | None = None) -> None:
+        self.sources, self.size = list(sources), size
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.read(index, 8)
+
+    def name(self, index: int) -> str:
+        return self.sources[index].path.stem
+
+    def caption(self, index: int) -> str:
+        return self.sources[index].caption
+
+    def read(self, index: int, num_frames: int, stride: int = 1, place: float = 0.0) -> Tensor:
+        """A clip too short for the stride is read at a smaller one, one too short for that raises InputError."""
+        path = self.sources[index].path
+        count = len(numbered_frames(path)) if path.is_dir() else _frames_in(path)
+        if count < num_frames:
+            raise InputError(f"{path}: has {count} frames, expected at least {num_frames}")
+        stride = max(1, min(stride, (count - 1) // max(1, num_frames - 1)))
+        first = round(place * (count - 1 - (num_frames - 1) * stride))
+        wanted = range(first, first + (num_frames - 1) * stride + 1, stride)
+        if path.is_dir():
+            files = numbered_frames(path)
+            frames = torch.stack([read_image(files[i]).float() / 255 for i in wanted])
+        else:
+            frames = _video_frames(path, wanted)
+        return frames if self.size is None else cover(frames, self.size)
+
+
+def cover(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frames (T, 3, H, W) scaled until they cover ``size`` (height, width), the middle cut out."""
+    height, width = frames.shape[2:]
+    scale = max(size[0] / height, size[1] / width)
+    if scale != 1:
+        target = (max(size[0], round(height * scale)), max(size[1], round(width * scale)))
+        frames = functional.interpolate(frames, target, mode="bilinear", antialias=True).clamp(0, 1)
+    top, left = (frames.shape[2] - size[0]) // 2, (frames.shape[3] - size[1]) // 2
+    return frames[:, :, top : top + size[0], left : left + size[1]]
+
+
+def open_clips(
+    spec: str, split: str = "train", size: tuple[int, int] = (64, 64), seed: int = 0
+) -> SyntheticClips | FileClips:
+    """The clips that ``spec`` names, each ``size`` (height, width).
+
+    ``synthetic``; a folder of videos, or of folders of numbered frames; a list as WebVid's, a ``.csv`` whose columns
+    are ``videoid``, ``page_dir`` and ``name`` (the caption), the videos beside it in ``videos/``, or ``path`` and
+    ``caption``. Of files, ``split`` "test" is every tenth, "train" the others, "all" all. Raises InputError.
+    """
+    if split not in ("train", "test", "all"):
+        raise InputError(f"clips {spec!r}: split is {split!r}, expected train, test or all")
+    if spec == "synthetic":
+        held_out = split == "test"
+        return SyntheticClips(_HELD_OUT if held_out else 10_000, size, seed + held_out * _TEST_SEED)
+    path = Path(spec)
+    sources = _listed(path) if path.suffix == ".csv" else _found(path)
+    if split != "all":
+        sources = [source for index, source in enumerate(sources) if (index % 10 == 0) == (split == "test")]
+    if not sources:
+        raise InputError(f"{spec}: holds no {split} clips, expected more than one clip (every tenth is held out)")
+    return FileClips(sources, size)
+
+
+def _found(root: Path) -> list[Source]:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder, expected clips, a .csv list, or synthetic")
+    found = [path for path in sorted(root.iterdir()) if path.suffix.lower() in VIDEOS]
+    found += [folder for folder in folders(root) if numbered_frames(folder)]
+    if not found:
+        raise InputError(f"{root}: no clips found, expected videos or folders of numbered frames")
+    return [Source(path) for path in found]
+
+
+def _listed(path: Path) -> list[Source]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a list of clips ({error})") from error
+    sources = []
+    for row in rows:
+        if row.get("videoid"):
+            file_path = path.parent / "videos" / (row.get("page_dir") or "") / f"{row['videoid']}.mp4"
+        elif row.get("path"):
+            file_path = path.parent / row["path"]
+        else:
+            raise InputError(f"{path}: a row without videoid or path, expected columns videoid, page_dir, name")
+        if file_path.exists():  # published lists name many videos that can no longer be had
+            sources.append(Source(file_path, row.get("name") or row.get("caption") or ""))
+    if not sources:
+        raise InputError(f"{path}: none of its {len(rows)} videos is there, expected them under {path.parent}/videos")
+    return sources
+
+
+def _video_frames(path: Path, wanted: range) -> Tensor:
+    from ..video.reader import VideoReader  # needs the extra that reads videos
+
+    with VideoReader(path) as reader:
+        frames = [frame.rgb for frame in itertools.islice(reader, wanted.start, wanted.stop, wanted.step)]
+    if len(frames) < len(wanted):
+        raise InputError(f"{path}: ends before frame {wanted[-1]}, which its container promises")
+    return torch.stack(frames)
+
+
+def _frames_in(path: Path) -> int:
+    """How many frames a video has; where its container does not say, it is read once."""
+    from ..video.reader import VideoReader
+
+    with VideoReader(path) as reader:
+        return reader.info.count or sum(1 for _ in reader)
