@@ -24,7 +24,7 @@ from tqdm import tqdm
 from vfikit import checkpoints, recipe, training
 from vfikit.data import Triplet, Triplets, open_triplets
 from vfikit.files import InputError, write_json
-from vfikit.losses import DualFrameAdversary, Objective, VGGLoss, parse_terms
+from vfikit.losses import ADVERSARIES, Objective, VGGLoss, adversarial_term, parse_terms
 from vfikit.models import build
 from vfikit.tasks import interpolation
 
@@ -56,7 +56,8 @@ class Config:
     crop: int = 128
     """Side of the random crops, and of synthetic frames; published: 256."""
     terms: str | None = None
-    """Loss, a sum of WEIGHT*TERM; 1*Charb+0.01*g_Spatial+0.005*g_Occlusion unless given (CDFI: without the last)."""
+    """Loss, a sum of WEIGHT*TERM; 1*Charb+0.01*g_Spatial+0.005*g_Occlusion unless given (CDFI: without the last).
+    Others: L1, MSE, Warp, VGG, and one of FI_GAN, GAN, WGAN, WGAN_GP, T_WGAN_GP."""
     vgg_weights: Path | None = None
     """For the term VGG: torchvision's VGG-16 state dict."""
     lr: float = 1e-3
@@ -109,10 +110,11 @@ class Run:
         self.optimizer = torch.optim.Adamax(self.model.parameters(), lr=config.lr, foreach=True)
         self.kept: dict[str, Any] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         vgg = VGGLoss(checkpoints.read_state_dict(config.vgg_weights)).to(device) if config.vgg_weights else None
+        name = adversarial_term(parse_terms(config.terms or interpolation.TERMS))
         self.adversary = None
-        if "FI_GAN" in parse_terms(config.terms or interpolation.TERMS):
-            self.adversary = DualFrameAdversary().to(device)
-            self.adversary_optimizer = torch.optim.Adamax(self.adversary.parameters(), lr=config.lr / 10, foreach=True)
+        if name is not None:
+            self.adversary = ADVERSARIES[name]().to(device)
+            self.adversary_optimizer = self.adversary.optimizer(config.lr / 10)
             self.kept |= {"adversary": self.adversary, "adversary_optimizer": self.adversary_optimizer}
         self.training = interpolation.Training(
             self.model, Objective(config.terms, vgg, self.adversary) if config.terms else None
@@ -133,11 +135,12 @@ class Run:
     def teach_adversary(self, batch: Triplet, made: Tensor, accelerator: Accelerator) -> Tensor:
         assert self.adversary is not None
         self.adversary_optimizer.zero_grad()  # what the generator's term left there
-        loss = self.adversary.discriminator_loss(batch.frame0, made.float(), batch.frame1)
+        loss = self.adversary.discriminator_loss(batch.frame0, made.float(), batch.frame1, batch.target)
         loss.backward()
         for parameter in self.adversary.parameters():
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
         self.adversary_optimizer.step()
+        self.adversary.constrain()
         return loss
 
 

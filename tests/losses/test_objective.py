@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vfikit.losses import Objective, parse_terms
+from vfikit.losses import Objective, adversarial_term, parse_terms
 
 
 def test_parse() -> None:
@@ -77,3 +77,10 @@ def test_missing_parts() -> None:
         Objective("FI_GAN")
     with pytest.raises(ValueError, match="the model has no g_Occlusion"):
         Objective("g_Occlusion")(*frames(), torch.tensor(1.0), None)
+
+
+def test_one_adversary_at_most() -> None:
+    assert adversarial_term(parse_terms("Charb+0.1*T_WGAN_GP")) == "T_WGAN_GP"
+    assert adversarial_term(parse_terms("Charb")) is None
+    with pytest.raises(ValueError, match="got GAN and WGAN, expected at most one adversarial term"):
+        Objective("GAN+WGAN")

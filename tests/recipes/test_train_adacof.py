@@ -107,15 +107,17 @@ def test_init_and_a_budget_of_time(tmp_path: Path) -> None:
     assert equal(dict(state(tmp_path / "run")["model"]), dict(model.state_dict()))
 
 
-def test_every_loss_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("adversary", ["FI_GAN", "GAN", "WGAN", "WGAN_GP", "T_WGAN_GP"])
+def test_every_loss_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adversary: str) -> None:
     torch.save(weights(), tmp_path / "vgg.pth")
     small = dual_frame_discriminator((4, 4, 4, 4), grid=4, hidden=8)
-    monkeypatch.setattr(vfikit.losses, "DualFrameAdversary", lambda: DualFrameAdversary(small))
-    terms = "0.01*Charb+1*VGG+0.005*FI_GAN+0.1*L1+0.1*MSE"
+    monkeypatch.setitem(vfikit.losses.ADVERSARIES, "FI_GAN", lambda: DualFrameAdversary(small))
+    monkeypatch.setattr(vfikit.losses.adversarial, "WIDTHS", (4, 4, 4, 4))
+    terms = f"0.01*Charb+1*VGG+0.005*{adversary}+0.1*L1+0.1*MSE"
     arguments = ("--terms", terms, "--vgg-weights", "vgg.pth", "--mixed-precision", "bf16", "--out", "run")
     done = train(tmp_path, *arguments, "--steps", "2")
     assert done.code == 0, done.stderr
-    assert {"Charb", "VGG", "FI_GAN", "L1", "MSE", "discriminator"} <= lines(tmp_path / "run")[0].keys()
+    assert {"Charb", "VGG", adversary, "L1", "MSE", "discriminator"} <= lines(tmp_path / "run")[0].keys()
     assert "adversary" in state(tmp_path / "run")
     AcceleratorState._reset_state(reset_partial_state=True)
     done = train(tmp_path, "--resume", "run", "--steps", "3")

@@ -1,17 +1,27 @@
 """What models minimise; terms with a paper's name say which."""
 
-from .adversarial import DualFrameAdversary, dual_frame_discriminator
-from .objective import Losses, Objective, parse_terms
+from .adversarial import (
+    ADVERSARIES,
+    DualFrameAdversary,
+    FrameAdversary,
+    WassersteinAdversary,
+    dual_frame_discriminator,
+)
+from .objective import Losses, Objective, adversarial_term, parse_terms
 from .perceptual import VGGLoss
 from .smoothness import charbonnier, kernel_smoothness, map_smoothness
 from .vqgan import VQGANLoss
 
 __all__ = [
+    "ADVERSARIES",
     "DualFrameAdversary",
+    "FrameAdversary",
     "Losses",
     "Objective",
     "VGGLoss",
     "VQGANLoss",
+    "WassersteinAdversary",
+    "adversarial_term",
     "charbonnier",
     "dual_frame_discriminator",
     "kernel_smoothness",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .adversarial import ADVERSARIES
 from .smoothness import charbonnier
 
 SIMPLE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -15,7 +16,7 @@ SIMPLE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "MSE": F.mse_loss,
 }
 SMOOTHNESS = ("g_Spatial", "g_Occlusion")
-TERMS = (*SIMPLE, "Warp", *SMOOTHNESS, "VGG", "FI_GAN")
+TERMS = (*SIMPLE, "Warp", *SMOOTHNESS, "VGG", *ADVERSARIES)
 
 
 class Losses(NamedTuple):
@@ -38,8 +39,18 @@ def parse_terms(text: str) -> dict[str, float]:
     return weights
 
 
+def adversarial_term(weights: dict[str, float]) -> str | None:
+    """The one term of ``ADVERSARIES`` among ``weights``, or None; ValueError for several."""
+    found = [name for name in weights if name in ADVERSARIES]
+    if len(found) > 1:
+        raise ValueError(f"loss: got {' and '.join(found)}, expected at most one adversarial term")
+    return found[0] if found else None
+
+
 class Objective(nn.Module):
-    """The sum of ``terms``. ``vgg(frame, target)`` and ``adversary(frame0, frame, frame1)`` serve VGG and FI_GAN."""
+    """The sum of ``terms``. ``vgg(frame, target)`` serves VGG, ``adversary(frame0, frame, frame1)`` the one term of
+    ``ADVERSARIES`` that there may be.
+    """
 
     def __init__(
         self,
@@ -49,11 +60,11 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = parse_terms(terms)
-        for name, given in (("VGG", vgg), ("FI_GAN", adversary)):
-            if name in self.weights and given is None:
-                raise ValueError(
-                    f"loss {terms!r}: {name} needs {'VGG-16 weights' if name == 'VGG' else 'a discriminator'}"
-                )
+        if "VGG" in self.weights and vgg is None:
+            raise ValueError(f"loss {terms!r}: VGG needs VGG-16 weights")
+        name = adversarial_term(self.weights)
+        if name is not None and adversary is None:
+            raise ValueError(f"loss {terms!r}: {name} needs a discriminator")
         self.vgg = vgg
         # in a tuple, so that the discriminator's weights are not among this module's: another optimiser has them
         self._adversary = (adversary,)
