@@ -9,6 +9,7 @@ from .attention import (
     TokenAttention,
 )
 from .discriminators import ConvDiscriminator, PatchDiscriminator
+from .focal import FocalAttention, FocalBlock, FusionFeedForward, WindowPooling
 from .gridnet import GridNet
 from .image_autoencoder import ImageAutoencoder
 from .inflate import VideoTransformer, inflate, inflate_block
@@ -21,6 +22,7 @@ from .pwcnet import PWCNet
 from .quantize import VectorQuantizer
 from .resnet import Downsample, ResnetBlock, TimeResBlock, TransposedUpsample, Upsample
 from .separable_synthesis import SeparableSynthesis
+from .spynet import SPyNet
 from .temporal import (
     Conv3DLayer,
     TemporalAttentionLayer,
@@ -35,7 +37,10 @@ __all__ = [
     "Conv3DLayer",
     "ConvDiscriminator",
     "Downsample",
+    "FocalAttention",
+    "FocalBlock",
     "FrameConv3d",
+    "FusionFeedForward",
     "GaussianPosterior",
     "GridNet",
     "HeadAttention",
@@ -55,6 +60,7 @@ __all__ = [
     "PositionedCrossAttention",
     "RelativeAttention",
     "ResnetBlock",
+    "SPyNet",
     "SeparableSynthesis",
     "SpaceTimeAttention",
     "SpaceTimeTransformer",
@@ -71,6 +77,7 @@ __all__ = [
     "VideoTransformer",
     "VideoUpsample",
     "WindowAttention",
+    "WindowPooling",
     "causal_mask",
     "inflate",
     "inflate_block",

@@ -4,6 +4,19 @@ from ._backends import backends
 from .adacof import AdaCoF, adacof
 from .deform_conv import ModulatedDeformConv2d, deform_conv2d
 from .dsepconv import DSepConv, dsepconv
+from .fold import SoftComposition, SoftSplit, cut_patches, join_patches
 from .warp import warp
 
 __all__ = ["AdaCoF", "DSepConv", "ModulatedDeformConv2d", "adacof", "backends", "deform_conv2d", "dsepconv", "warp"]
+__all__ = [
+    "AdaCoF",
+    "DSepConv",
+    "SoftComposition",
+    "SoftSplit",
+    "adacof",
+    "backends",
+    "cut_patches",
+    "dsepconv",
+    "join_patches",
+    "warp",
+]
