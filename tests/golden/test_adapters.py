@@ -71,10 +71,27 @@ NAMES = [
     "video_ldm.conditioning",
     "video_ldm.upsampler_input",
     "video_ldm.long_schedule",
+    "e2fgvi.flow_warp_1x1",
+    "e2fgvi.spynet_64x32",
+    "e2fgvi.deform_align_small",
+    "e2fgvi.propagation_2frames",
+    "e2fgvi.soft_split_comp",
+    "e2fgvi.fusion_feed_forward",
+    "e2fgvi.window_attention_level1",
+    "e2fgvi.block",
+    "e2fgvi.encoder",
+    "e2fgvi.decoder",
+    "e2fgvi_hq.full_batch2",
+    "e2fgvi.windows",
+    "e2fgvi.mask_dilation",
+    "e2fgvi_hq.inference_evaluate",
+    "e2fgvi_hq.inference_padded",
 ]
 NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out.published_grad", "grad.")
 BLOCK_INPUTS = ("input", "temb", "context", "frames", "skips")
 VARIANTS = ("self", "self_causal", "self_window3", "cross", "cross_batch2", "cross_padded", "uneven_heads")
+HOW_STORED = (".step", ".shape", "grad_output_seed")
+SLOW = ("e2fgvi_hq.inference_padded",)
 ALSO_INPUTS = {
     "groupsparse.importance": ("param.",),
     "video_ldm.conv3d_layer": (
@@ -117,11 +134,16 @@ def test_every_adapter_is_tried() -> None:
     assert {kind(name) for name in NAMES} == ADAPTERS.keys()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])
 def test_wrong_and_extra_arrays_fail(name: str, tmp_path: Path) -> None:
     stored = arrays(name)
+    inputs = json.loads(str(stored["meta"])).get("inputs", []) if "meta" in stored else []
     outputs = [key for key in stored if not key.startswith(NOT_OUTPUTS + ALSO_INPUTS.get(name, ()))]
+    outputs = [key for key in outputs if key not in inputs and not key.endswith(HOW_STORED)]
     for key in outputs:
+        if stored[key].dtype.kind == "U":
+            stored[key] = np.asarray(str(stored[key]).replace("5", "6"))
+            continue
         change = 1 if stored[key].dtype.kind in "iu" else 1e-3 + 0.02 * stored[key] + 0.01 * np.abs(stored[key]).max()
         stored[key] = stored[key] + np.asarray(change, stored[key].dtype)
     np.savez(tmp_path / f"{name}.npz", **stored, **{"out.extra": np.zeros(3, np.float32)})

@@ -11,6 +11,7 @@ from .adapters.case import DATA, Case
 from .kinds import kind
 
 FOLDER = Path(os.environ.get("VFIKIT_GOLDEN", DATA))
+SLOW = ("e2fgvi.full", "e2fgvi_hq.full_60", "e2fgvi_hq.full_120", "e2fgvi_hq.inference_padded")
 FILES = sorted(FOLDER.glob("*.npz"))
 
 
@@ -20,7 +21,7 @@ def test_there_are_cases() -> None:
 
 def is_slow(path: Path) -> bool:
     """Networks of the published size take half a minute each: not in every run of our own files."""
-    return FOLDER == DATA and path.stem.endswith("_full")
+    return FOLDER == DATA and (path.stem.endswith("_full") or path.stem.startswith(SLOW))
 
 
 @pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * is_slow(p)) for p in FILES])

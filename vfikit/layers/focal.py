@@ -69,6 +69,7 @@ class WindowPooling(nn.Module):
         for (height, width), mean in zip(self.windows, self.levels):
             x = functional.pad(x, (0, 0, 0, _missing(x.shape[3], width), 0, _missing(x.shape[2], height)))
             x = rearrange(x, "n t (r i) (c j) d -> n t r c (i j) d", i=height, j=width)
+            assert isinstance(mean, nn.Linear)
             x = (mean.weight @ x + mean.bias).squeeze(-2)
             pooled.append(x)
         return pooled

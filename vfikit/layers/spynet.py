@@ -62,13 +62,14 @@ class SPyNet(nn.Module):
 
     def estimate(self, first: Pyramid, second: Pyramid) -> Tensor:
         """The flow (N, 2, H', W') between two pyramids, at the size of the finest level."""
-        flow = torch.zeros_like(first[0][:, :2])
+        exact = torch.promote_types(first[0].dtype, torch.float32)  # pixels need more than half precision
+        flow = torch.zeros_like(first[0][:, :2], dtype=exact)
         for level, near, far in zip(self.levels, first, second, strict=True):
             if near is not first[0]:
                 size = (near.shape[2], near.shape[3])
                 flow = 2 * functional.interpolate(flow, size, mode="bilinear", align_corners=True)
             warped = warp(far, flow, padding_mode="border", align_corners=True)
-            flow = flow + level(torch.cat([near, warped, flow], dim=1))
+            flow = flow + level(torch.cat([near, warped, flow.to(near.dtype)], dim=1))
         return flow
 
     @staticmethod

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from . import adacof, cdfi, ldmvfi
+from . import adacof, cdfi, e2fgvi, ldmvfi
 from .adacof import AdaCoFConfig, AdaCoFNet
 from .cdfi import CDFIConfig, CDFINet
+from .e2fgvi import E2FGVIConfig, E2FGVINet
 from .ldmvfi import LDMVFIConfig, LDMVFINet
 from .pretrained import Pretrained
 
@@ -16,8 +17,10 @@ MODELS: dict[str, type[Pretrained]] = {
     "adacof+-compressed": AdaCoFNet,
     "cdfi": CDFINet,
     "ldmvfi": LDMVFINet,
+    "e2fgvi": E2FGVINet,
+    "e2fgvi-hq": E2FGVINet,
 }
-PRESETS: dict[str, dict[str, Any]] = {**adacof.PRESETS, **cdfi.PRESETS, **ldmvfi.PRESETS}
+PRESETS: dict[str, dict[str, Any]] = {**adacof.PRESETS, **cdfi.PRESETS, **ldmvfi.PRESETS, **e2fgvi.PRESETS}
 
 __all__ = [
     "MODELS",
@@ -26,6 +29,8 @@ __all__ = [
     "AdaCoFNet",
     "CDFIConfig",
     "CDFINet",
+    "E2FGVIConfig",
+    "E2FGVINet",
     "LDMVFIConfig",
     "LDMVFINet",
     "build",

@@ -7,15 +7,16 @@ from .dsepconv import DSepConv, dsepconv
 from .fold import SoftComposition, SoftSplit, cut_patches, join_patches
 from .warp import warp
 
-__all__ = ["AdaCoF", "DSepConv", "ModulatedDeformConv2d", "adacof", "backends", "deform_conv2d", "dsepconv", "warp"]
 __all__ = [
     "AdaCoF",
     "DSepConv",
+    "ModulatedDeformConv2d",
     "SoftComposition",
     "SoftSplit",
     "adacof",
     "backends",
     "cut_patches",
+    "deform_conv2d",
     "dsepconv",
     "join_patches",
     "warp",

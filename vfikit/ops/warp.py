@@ -19,7 +19,7 @@ def warp(
     ``flow`` (N, 2, H', W') is in pixels, channel 0 to the right, 1 downwards; H' and W' may differ from H and W, rows
     and columns then count from the upper left pixel. Outside ``x`` are zeros, the border's pixels or mirrored ones.
     With ``align_corners``, as flow networks are published, "reflection" is about the centres of the border's pixels,
-    not about their edges, and an axis of one pixel is read at that pixel, wherever the flow points; else it is the same.
+    not about their edges, and an axis of one pixel is read at that pixel, wherever the flow points.
     Positions are in float32 (float64 for float64) whatever the types. Gradients go to both. Raises ``ValueError`` for
     shapes that do not fit.
     """

@@ -1,0 +1,18 @@
+"""E2FGVI and E2FGVI-HQ: flow-guided video inpainting (arXiv:2204.02663)."""
+
+from .net import PRESETS, E2FGVIConfig, E2FGVINet, Inpainted
+from .stream import dilate, stream, surroundings
+from .windows import Settings, Window, windows
+
+__all__ = [
+    "PRESETS",
+    "E2FGVIConfig",
+    "E2FGVINet",
+    "Inpainted",
+    "Settings",
+    "Window",
+    "dilate",
+    "stream",
+    "surroundings",
+    "windows",
+]
