@@ -91,9 +91,10 @@ NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out
 BLOCK_INPUTS = ("input", "temb", "context", "frames", "skips")
 VARIANTS = ("self", "self_causal", "self_window3", "cross", "cross_batch2", "cross_padded", "uneven_heads")
 HOW_STORED = (".step", ".shape", "grad_output_seed")
-SLOW = ("e2fgvi_hq.inference_padded",)
+SLOW = ("e2fgvi_hq.inference_padded", "e2fgvi_hq.inference_evaluate")
 ALSO_INPUTS = {
     "groupsparse.importance": ("param.",),
+    "e2fgvi.spynet_64x32": ("grad_output",),
     "video_ldm.conv3d_layer": (
         *("input", "grad_output", "frames"),
         *(f"const_alpha_{variant}" for variant in ("mixed", "above", "below")),
