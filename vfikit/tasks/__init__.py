@@ -1,6 +1,6 @@
 """What a recipe needs to know of a model to train, measure and compress it: batches, a loss, a quality."""
 
-from . import interpolation, latent_interpolation
+from . import inpainting, interpolation, latent_interpolation
 from .task import Defaults, Split, Task
 
 TASKS: dict[str, Task] = {
@@ -10,6 +10,8 @@ TASKS: dict[str, Task] = {
     "adacof+-compressed": interpolation,
     "cdfi": interpolation,
     "ldmvfi": latent_interpolation,
+    "e2fgvi": inpainting,
+    "e2fgvi-hq": inpainting,
 }
 
 
