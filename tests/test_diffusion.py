@@ -77,13 +77,19 @@ def test_noise() -> None:
 
 
 def test_paste_and_quantise() -> None:
-    """A pasted part stays as pasted; codes take the place of what was predicted."""
+    """Every step, the first too, starts from what was pasted; codes take the place of what was predicted."""
+    seen = []
 
     def paste(x: Tensor) -> Tensor:
         return torch.cat([torch.ones_like(x[:, :1]), x[:, 1:]], dim=1)
 
-    made = sample(oracle, start(), SCHEDULE, Sampling("ddim", 4), paste=paste)
-    assert (made[:, 0] == 1).all()
+    def model_fn(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    made = list(trajectory(model_fn, start(), SCHEDULE, Sampling("ddim", 4), paste=paste))
+    assert all((x[:, 0] == 1).all() for x in seen)
+    torch.testing.assert_close(made[0].predicted[:, 0], (1 / SCHEDULE.alphas_cumprod[made[0].t].sqrt()).expand(2, 4, 4))
     *_, end = trajectory(oracle, start(), SCHEDULE, Sampling("ddim", 4), quantise=lambda x: x.round())
     torch.testing.assert_close(end.predicted, torch.tensor([1.0, -1, 2])[None, :, None, None].expand(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"quantise with sampler 'dpm\+\+', expected 'ddim'"):

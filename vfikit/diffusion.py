@@ -106,9 +106,15 @@ class Schedule:
         mean = at(self.posterior_mean_coef1, t, x) * start + at(self.posterior_mean_coef2, t, x) * x
         return mean, at(self.posterior_variance, t, x), at(self.posterior_log_variance_clipped, t, x)
 
-    def loss(self, prediction: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean squared error of the noise, which is trained on; and that of the variational bound, to report."""
-        errors = (prediction - noise).square().flatten(1).mean(1)
+    def loss(self, prediction: Tensor, noise: Tensor, t: Tensor, norm: str = "l2") -> tuple[Tensor, Tensor]:
+        """The mean squared ("l1": absolute) error of the noise, to train on; that of the variational bound, to report.
+
+        With "l1" the latter weighs absolute errors, as LVDM does; it is then no bound.
+        """
+        if norm not in ("l1", "l2"):
+            raise ValueError(f"Schedule.loss: norm is {norm!r}, expected 'l1' or 'l2'")
+        errors = prediction - noise
+        errors = (errors.abs() if norm == "l1" else errors.square()).flatten(1).mean(1)
         return errors.mean(), (at(self.lvlb_weights, t, errors) * errors).mean()
 
 
@@ -210,7 +216,8 @@ def trajectory(
     """Every step from noise ``x`` (N, ...) to a sample; ``last`` takes only so many, the last ones.
 
     Fresh noise, where the sampler adds any, comes from a generator or one by one from an iterable of tensors like x.
-    ``quantise`` is applied to each predicted x_0 (DDIM only), ``paste`` to x after each step.
+    ``quantise`` is applied to each predicted x_0 (DDIM only). ``paste`` is applied to x before each step, and the step
+    starts from what it gives; the end is as the last step leaves it.
     """
     scheduler = sampling.scheduler(schedule)
     times = scheduler.timesteps.tolist()
@@ -220,6 +227,7 @@ def trajectory(
         raise ValueError(f"trajectory: quantise with sampler {sampling.sampler!r}, expected 'ddim'")
     fresh = _fresh(noise, x)
     for t in times[len(times) - last :] if last is not None else times:
+        x = x if paste is None else paste(x)
         predicted_noise = model_fn(x, torch.full((x.shape[0],), t, device=x.device))
         moment = torch.full((x.shape[0],), t)
         start = schedule.predict_start(x, predicted_noise, moment)
@@ -230,7 +238,6 @@ def trajectory(
             kept = scheduler.alphas_cumprod[earlier] if earlier >= 0 else scheduler.final_alpha_cumprod
             codes = quantise(start)
             x, start = x + kept.sqrt().to(x.dtype) * (codes - start), codes
-        x = x if paste is None else paste(x)
         yield Step(t, x, start)
 
 

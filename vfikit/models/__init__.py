@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from . import adacof, cdfi, e2fgvi, ldmvfi
+from . import adacof, cdfi, e2fgvi, ldmvfi, lvdm
 from .adacof import AdaCoFConfig, AdaCoFNet
 from .cdfi import CDFIConfig, CDFINet
 from .e2fgvi import E2FGVIConfig, E2FGVINet
 from .ldmvfi import LDMVFIConfig, LDMVFINet
+from .lvdm import LVDMConfig, LVDMNet
 from .pretrained import Pretrained
 
 MODELS: dict[str, type[Pretrained]] = {
@@ -19,8 +20,15 @@ MODELS: dict[str, type[Pretrained]] = {
     "ldmvfi": LDMVFINet,
     "e2fgvi": E2FGVINet,
     "e2fgvi-hq": E2FGVINet,
+    "lvdm": LVDMNet,
 }
-PRESETS: dict[str, dict[str, Any]] = {**adacof.PRESETS, **cdfi.PRESETS, **ldmvfi.PRESETS, **e2fgvi.PRESETS}
+PRESETS: dict[str, dict[str, Any]] = {
+    **adacof.PRESETS,
+    **cdfi.PRESETS,
+    **ldmvfi.PRESETS,
+    **e2fgvi.PRESETS,
+    **lvdm.PRESETS,
+}
 
 __all__ = [
     "MODELS",
@@ -33,6 +41,8 @@ __all__ = [
     "E2FGVINet",
     "LDMVFIConfig",
     "LDMVFINet",
+    "LVDMConfig",
+    "LVDMNet",
     "build",
 ]
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, Self, TypeVar
 
 import torch
@@ -111,6 +112,8 @@ def to_config(config_type: type, values: dict[str, Any]) -> Any:
 
 
 def _frozen(value: Any, field_type: Any) -> Any:
+    if value is not None and isinstance(field_type, UnionType):  # of a dataclass and None
+        field_type = field_type.__args__[0]
     if isinstance(field_type, type) and is_dataclass(field_type):
         return to_config(field_type, value)
     return tuple(_frozen(v, None) for v in value) if isinstance(value, list) else value

@@ -1,8 +1,8 @@
 """LDMVFI: latent diffusion for frame interpolation (arXiv:2303.09508)."""
 
+from ..latent_checkpoint import without_average
 from .autoencoder import VQFIGAN, AutoencoderConfig
 from .net import PRESETS, LDMVFIConfig, LDMVFINet
-from .published import without_average
 from .unet import DenoisingUNet, UNetConfig
 
 __all__ = [

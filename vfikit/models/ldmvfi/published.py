@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as functional
 from torch import Tensor
 
+from ..latent_checkpoint import AUTOENCODER, UNET, averaged
+
 if TYPE_CHECKING:
     from .net import LDMVFINet
 
-UNET, AUTOENCODER, TWICE, AVERAGE = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "model_ema."
-# What the trainer stores and no network reads.
-BUFFERS = {
-    *("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"),
-    *("log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod"),
-    *("posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"),
-    *("model_ema.decay", "model_ema.num_updates"),
-}
+TWICE = "cond_stage_model."
 DEAD = re.compile(r"first_stage_model\.decoder\.up\.\d+\.cross_attn\.out_conv\.")  # never called
 HEADS = {
     "alpha": "moduleAlpha",
@@ -57,24 +52,10 @@ def loadable(net: "LDMVFINet", state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Where it holds averaged weights of the U-Net, they take the place of the others; see ``without_average``.
     """
-    kept = {
-        name: tensor
-        for name, tensor in state.items()
-        if name not in BUFFERS and not DEAD.match(name.replace(TWICE, AUTOENCODER))
-    }
+    kept = {name: tensor for name, tensor in state.items() if not DEAD.match(name.replace(TWICE, AUTOENCODER))}
     for name in [name for name in kept if name.startswith(TWICE) and name.replace(TWICE, AUTOENCODER) in kept]:
         del kept[name]
-    for name, _ in net.denoiser.named_parameters():
-        theirs = UNET + unet_name(name)
-        average = AVERAGE + theirs.removeprefix("model.").replace(".", "")
-        if average in kept:
-            kept[theirs] = kept.pop(average)
-    return kept
-
-
-def without_average(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict whose U-Net will load as last trained, not averaged, as the published figures have it."""
-    return {name: tensor for name, tensor in state.items() if not name.startswith(AVERAGE)}
+    return averaged(kept, (UNET + unet_name(name) for name, _ in net.denoiser.named_parameters()))
 
 
 def published_padding(frame: Tensor) -> Tensor:

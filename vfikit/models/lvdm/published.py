@@ -1,8 +1,14 @@
 """LVDM's published checkpoints: their names, their copies, their averages."""
 
 import re
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from ..latent_checkpoint import AUTOENCODER, UNET, averaged
+
+if TYPE_CHECKING:
+    from .net import LVDMNet
 
 NORMS = re.compile(r"(norm\d|final_block\.0)\.(weight|bias)$")
 
@@ -31,3 +37,31 @@ def without_copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if not (name.endswith("weight") and f"{name.removesuffix('weight')}conv.weight" in state)
     }
+
+
+def published_keys(net: "LVDMNet") -> list[tuple[str, str]]:
+    """Pairs (name in the published state dict, name in ours). A checkpoint holds one U-Net at most."""
+    stages = [stage for stage in ("short", "prediction", "interpolation") if getattr(net, stage) is not None]
+    if len(stages) > 1:
+        raise TypeError(f"LVDMNet: a published checkpoint holds one U-Net; load {' and '.join(stages)} one by one")
+    return [(published_name(net, name), name) for name in net.state_dict()]
+
+
+def published_name(net: "LVDMNet", name: str) -> str:
+    part, _, rest = name.partition(".")
+    if part != "autoencoder":
+        return UNET + unet_name(rest)
+    return AUTOENCODER + (rest if net.config.autoencoder is None else autoencoder_name(rest))
+
+
+def loadable(net: "LVDMNet", state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict with averaged weights in place, without what no network of ours reads.
+
+    Those are the trainer's buffers, copies, the frozen text encoder and, in checkpoints of an autoencoder alone (whose
+    names stand without a prefix), its loss. See ``without_average`` for the last weights in place of the averaged.
+    """
+    if not any(name.startswith((AUTOENCODER, UNET)) for name in state):
+        state = {AUTOENCODER + name: tensor for name, tensor in state.items() if not name.startswith("loss.")}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("cond_stage_model.")}
+    ours = (theirs for theirs, name in published_keys(net) if not name.startswith("autoencoder."))
+    return averaged(without_copies(state), ours)

@@ -1,0 +1,260 @@
+"""LVDM: latent video diffusion, short and long (He, Yang, Zhang, Shan and Chen, arXiv:2211.13221).
+
+    an autoencoder gives latents of clips, 4 frames a latent -> a U-Net denoises latent clips -> the decoder
+
+A model has up to three U-Nets over one autoencoder: ``short`` makes clips; ``prediction`` continues latents and
+``interpolation`` fills in between them, which together make videos of any length. Videos are (N, T, 3, H, W) in [0, 1]
+outside, (N, 3, T, H, W) in [-1, 1] inside.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from typing import Self
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ...diffusion import Sampling, Schedule, betas
+from ..pretrained import Pretrained
+from .autoencoder import AutoencoderConfig, VideoAutoencoder
+from .conditional import Given, NoisyClip, Prompt, drawing, noisy_clip, sample_clip
+from .frame_autoencoder import FrameAutoencoder, FrameAutoencoderConfig
+from .long_video import between_keys, decoded, first_frames, key_latents
+from .published import loadable, published_keys
+from .unet import VideoUNet, VideoUNetConfig
+
+STAGES = ("short", "prediction", "interpolation")
+
+
+@dataclass(frozen=True)
+class LVDMConfig:
+    """The networks (None: not there), how latents are scaled, the schedule, and how to sample unless told otherwise.
+
+    Diffusion sees scale * (z + shift): 1 / deviation and -mean of the training clips' latents.
+    """
+
+    autoencoder: AutoencoderConfig | None = field(default_factory=AutoencoderConfig)
+    frame_autoencoder: FrameAutoencoderConfig | None = None  # in place of the other
+    short: VideoUNetConfig | None = field(default_factory=VideoUNetConfig)
+    prediction: VideoUNetConfig | None = None
+    interpolation: VideoUNetConfig | None = None
+    scale: float = 0.33422927
+    shift: float = 1.4606637
+    timesteps: int = 1000
+    beta_start: float = 0.0015
+    beta_end: float = 0.0155
+    norm: str = "l1"  # of the training loss
+    size: tuple[int, int] = (256, 256)  # height and width of what is made unless told otherwise
+    level: int = 100  # of the noise on given latents
+    guidance_scale: float = 1.1  # of long videos, away from what is made of nothing given
+    sampling: Sampling = field(default_factory=lambda: Sampling(steps=50, eta=1.0, spacing="published"))
+
+
+class LVDMNet(Pretrained):
+    """``generate`` and ``stream`` make videos; ``encode``, ``decode`` and ``denoise`` are what training needs."""
+
+    config_type = LVDMConfig
+
+    def __init__(self, config: LVDMConfig = LVDMConfig()) -> None:
+        super().__init__()
+        self.config = config
+        if (config.autoencoder is None) == (config.frame_autoencoder is None):
+            raise ValueError("LVDMNet: got both or none of autoencoder and frame_autoencoder, expected one")
+        self.autoencoder: VideoAutoencoder | FrameAutoencoder
+        if config.autoencoder is not None:
+            self.autoencoder = VideoAutoencoder(config.autoencoder)
+        elif config.frame_autoencoder is not None:
+            self.autoencoder = FrameAutoencoder(config.frame_autoencoder)
+        self.short = None if config.short is None else VideoUNet(config.short)
+        self.prediction = None if config.prediction is None else VideoUNet(config.prediction)
+        self.interpolation = None if config.interpolation is None else VideoUNet(config.interpolation)
+        self.schedule = Schedule(betas("linear", config.timesteps, config.beta_start, config.beta_end))
+
+    @classmethod
+    def combined(cls, *models: Self) -> Self:
+        """One model with the U-Nets of all, as from checkpoints of one each; the rest is the first's."""
+        config = models[0].config
+        for stage in STAGES:
+            found = [getattr(model.config, stage) for model in models if getattr(model.config, stage) is not None]
+            config = replace(config, **{stage: found[0] if found else None})
+        with torch.device("meta"):
+            whole = cls(config)
+        state: dict[str, Tensor] = {}
+        for model in reversed(models):
+            state |= model.state_dict()
+        whole.load_state_dict(state, assign=True)
+        return whole.train(models[0].training)
+
+    @property
+    def factors(self) -> tuple[int, int, int]:
+        """Frames a latent, and rows and columns of pixels a row and column of it."""
+        return self.autoencoder.config.factors
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that there are U-Nets of."""
+        return [stage for stage in STAGES if getattr(self, stage) is not None]
+
+    def unet(self, stage: str) -> VideoUNet:
+        """The U-Net of a stage; ``ValueError`` names those that are there."""
+        found = getattr(self, stage) if stage in STAGES else None
+        if found is None:
+            raise ValueError(f"LVDMNet: no U-Net {stage!r}; this model has {', '.join(self.stages) or 'none'}")
+        assert isinstance(found, VideoUNet)
+        return found
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Every network once: (N, T, 3, H, W) in [0, 1] is encoded, seen by each U-Net as it is, and decoded.
+
+        For measuring and compressing all of them at a time; ``generate`` makes videos.
+        """
+        latent = self.encode(video, mode=True)
+        t = torch.full((len(latent),), self.config.timesteps // 2, device=latent.device)
+        seen = latent
+        for stage in self.stages:
+            unet = self.unet(stage)
+            x = torch.cat([latent, torch.zeros_like(latent[:, :1])], dim=1) if unet.config.conditional else latent
+            level = t.clamp(max=unet.config.levels - 1) if unet.config.level_embedding == "label" else None
+            seen = seen - unet(x, t, level=level)
+        return self.decode(seen)
+
+    def encode(self, video: Tensor, generator: torch.Generator | None = None, mode: bool = False) -> Tensor:
+        """Scaled latents (N, z, t, h, w) of videos (N, T, 3, H, W) in [0, 1], drawn; their means with ``mode``."""
+        posterior = self.autoencoder.encode(rearrange(2 * video - 1, "n t c h w -> n c t h w"))
+        latent = posterior.mean if mode else posterior.sample(generator=generator)
+        return self.config.scale * (latent + self.config.shift)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Videos (N, T, 3, H, W), in about [0, 1], of scaled latents (N, z, t, h, w)."""
+        video = self.autoencoder.decode(latent / self.config.scale - self.config.shift)
+        return (rearrange(video, "n c t h w -> n t c h w") + 1) / 2
+
+    def denoise(
+        self,
+        stage: str,
+        latent: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        given: Tensor | None = None,
+        level: Tensor | None = None,
+        level_noise: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> tuple[Tensor, NoisyClip]:
+        """A U-Net's prediction for latents noised to ``t``, and what it was given and should have given.
+
+        See ``noisy_clip``. Clips of which nothing is given are not told a level: so they are sampled.
+        """
+        unet = self.unet(stage)
+        seen = noisy_clip(self.schedule, latent, t, noise, given, level, level_noise)
+        if given is not None and level is not None:
+            level = torch.where(given.flatten(1).any(1), level, -1)
+        return unet(seen.x, t, context, level, given), seen
+
+    @torch.no_grad()
+    def generate(
+        self,
+        num_frames: int = 16,
+        batch_size: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        generator: torch.Generator | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        prompt: Prompt | None = None,
+        video: Tensor | None = None,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """Videos (N, T, 3, H, W) in [0, 1], T = ``num_frames``; see ``stream``."""
+        pieces = self.stream(
+            *(num_frames, batch_size, height, width, generator, num_inference_steps, guidance_scale, prompt, video),
+            on_step=on_step,
+        )
+        return torch.cat(list(pieces), dim=1)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        num_frames: int = 16,
+        batch_size: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        generator: torch.Generator | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        prompt: Prompt | None = None,
+        video: Tensor | None = None,
+        window: int = 4,
+        overlap: int = 2,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Iterator[Tensor]:
+        """Pieces (N, t, 3, H, W) in [0, 1] of videos of ``num_frames``, as they are made; memory is that of a clip.
+
+        What one clip of ``short`` holds is made by it alone, following a ``prompt`` if there is one. Longer ones take
+        ``prediction``, and ``interpolation`` where it is there: key latents and those between them; else prediction
+        alone continues clip after clip. ``video`` (N, T, 3, H, W) is a clip, or an image (T = 1), that the result
+        begins with and continues. Latents are decoded ``window`` at a time, of which ``overlap`` are shared.
+        ``guidance_scale`` 1 is none. ``on_step`` is called before every step of denoising.
+        """
+        start = None if video is None else self.given_latents(video)
+        size = self.latent_size(height, width) if start is None else (start.shape[3], start.shape[4])
+        batch = batch_size if start is None else len(start)
+        batch = batch if prompt is None else len(prompt.positive)
+        sampling = self.config.sampling
+        if num_inference_steps is not None:
+            sampling = replace(sampling, steps=num_inference_steps)
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        noise = drawing(next(self.parameters())[:0], generator)
+
+        def clip(stage: str, given: Given | None = None) -> Tensor:
+            unet = self.unet(stage)
+            shape = (batch, unet.config.out_channels, unet.config.length, *size)
+            given = None if given is None else given._replace(level=self.config.level)
+            return sample_clip(unet, self.schedule, sampling, shape, noise, given, prompt, scale, on_step)
+
+        pieces = decoded(self.clip_frames, self.latents(num_frames, clip, start), window, overlap, self.factors[0])
+        for piece in first_frames(pieces, num_frames):
+            yield rearrange(piece, "n c t h w -> n t c h w")
+
+    def latents(self, num_frames: int, clip: Callable[..., Tensor], start: Tensor | None = None) -> Iterator[Tensor]:
+        """Latents of ``num_frames``, in pieces, in order; ``clip(stage, given)`` samples one of a stage."""
+        needed = -(-num_frames // self.factors[0])
+        if start is None and self.short is not None and needed <= self.short.config.length:
+            return iter([clip("short")])
+        self.unet("prediction")  # a model without it says so before anything is made
+        keys = key_latents(partial(clip, "prediction"), None if start is None else start[:, :, -1:])
+        if self.interpolation is not None:
+            keys = between_keys(partial(clip, "interpolation"), keys)
+        return first_frames(keys if start is None else chain([start[:, :, :-1]], keys), needed)
+
+    def given_latents(self, video: Tensor) -> Tensor:
+        """The latents that a video to be continued begins with; what does not fill a latent repeats its first frame."""
+        if video.ndim != 5 or video.shape[2] != 3:
+            raise ValueError(f"LVDMNet: video is {tuple(video.shape)}, expected (N, T, 3, H, W) in [0, 1]")
+        self.check_size(*video.shape[3:])
+        missing = -video.shape[1] % self.factors[0]
+        return self.encode(torch.cat([video[:, :1]] * missing + [video], dim=1), mode=True)
+
+    def latent_size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        height, width = height or self.config.size[0], width or self.config.size[1]
+        self.check_size(height, width)
+        return height // self.factors[1], width // self.factors[2]
+
+    def check_size(self, height: int, width: int) -> None:
+        """Sides are multiples of what the autoencoder and the U-Nets shrink them by."""
+        multiple = max([1, *(self.unet(stage).config.multiple for stage in self.stages)])
+        rows, columns = multiple * self.factors[1], multiple * self.factors[2]
+        if height % rows or width % columns:
+            raise ValueError(f"LVDMNet: {height} x {width} pixels, expected multiples of {rows} and {columns}")
+
+    def clip_frames(self, latent: Tensor) -> Tensor:
+        """(N, z, t, h, w) -> (N, 3, T, H, W) in [0, 1]."""
+        return rearrange(self.decode(latent), "n t c h w -> n c t h w").clamp(0, 1)
+
+    def published_keys(self) -> list[tuple[str, str]]:
+        return published_keys(self)
+
+    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return loadable(self, state)
