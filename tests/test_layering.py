@@ -13,6 +13,7 @@ LEVELS = {
     "vfikit.files": 0,  # standard library only
     "vfikit.ops": 0,
     "vfikit.layers": 1,
+    "vfikit.ema": 1,
     "vfikit.diffusion": 2,
     "vfikit.losses": 2,
     "vfikit.metrics": 2,
@@ -43,6 +44,7 @@ OUTSIDE = {
     "vfikit.layers": {"torch", "numpy", "einops"},
     "vfikit.losses": {"torch", "numpy", "einops"},
     "vfikit.inference": {"torch", "numpy", "einops"},
+    "vfikit.ema": {"torch"},
     "vfikit.diffusion": {"torch", "numpy", "einops", "diffusers"},
     "vfikit.models": {"torch", "numpy", "einops", "safetensors", "diffusers", "transformers"},  # these inside functions
     "vfikit.checkpoints": {"torch", "numpy", "safetensors"},

@@ -1,4 +1,4 @@
-"""Diffusion: schedules, noising and its posterior, the training loss, sampling over diffusers' schedulers, EMA.
+"""Diffusion: schedules, noising and its posterior, the training loss, sampling over diffusers' schedulers.
 
 A model predicts noise: ``model_fn(x, t)`` takes noisy samples (N, ...) and whole-number times (N,) in [0, T) and
 returns the noise in them. Coefficients are computed in float64 and meet samples in the samples' type.
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .ema import EMA as EMA  # its place for users
 
 Noise = torch.Generator | Iterable[Tensor] | None
 
@@ -268,34 +270,3 @@ def draw(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor
     """Normal noise of ``shape`` in the type of ``like`` on its device, drawn in float32 where the generator lives."""
     device = generator.device if generator is not None else like.device
     return torch.randn(shape, generator=generator, device=device).to(like.device, like.dtype)
-
-
-class EMA:
-    """A running average of a module's parameters, which samples better than the last ones.
-
-    Update n, counted from 1, moves the average to the parameters by 1 - min(decay, (1 + n) / (10 + n)).
-    """
-
-    def __init__(self, module: nn.Module, decay: float = 0.9999) -> None:
-        self.decay, self.updates = decay, 0
-        self.average = {name: p.detach().clone() for name, p in module.named_parameters()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, parameter in module.named_parameters():
-            self.average[name].lerp_(parameter.detach(), 1 - decay)
-
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Puts the average into ``module``."""
-        for name, parameter in module.named_parameters():
-            parameter.copy_(self.average[name])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"decay": self.decay, "updates": self.updates, "average": self.average}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.decay, self.updates = state["decay"], state["updates"]
-        self.average = {name: value.clone() for name, value in state["average"].items()}
