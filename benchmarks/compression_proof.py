@@ -83,6 +83,8 @@ class Config:
     """Held-out triplets to measure quality on; all where left out."""
     size: tuple[int, int] = (256, 256)
     """Height and width of the frames that cost and time are measured on."""
+    measure: bool = True
+    """Measure the nets and write the report; without, the arms are made and no more."""
     report: Path | None = None
     """Where to write the report, a .json; OUT/compression.json where left out. The picture is put beside it."""
 
@@ -174,7 +176,7 @@ def magnitude_alone(job: Job) -> Made:
 
 
 @torch.no_grad()
-def busy_seconds(nets: list[nn.Module], inputs: Sequence[Any], rounds: int = 7) -> list[float]:
+def busy_seconds(nets: list[nn.Module], inputs: Sequence[Any], rounds: int = 4) -> list[float]:
     """The least processor time of a call of each net, called in turn."""
     taken: list[list[float]] = [[] for _ in nets]
     for _ in range(rounds):
@@ -234,6 +236,8 @@ def main(config: Config) -> None:
                 print(
                     f"{model}, seed {seed}, {arm}: {row['psnr']:.2f} dB, {row['parameters']:,} parameters", flush=True
                 )
+    if not config.measure:
+        return
     settings = asdict(config) | {name: bare(getattr(config, name)) for name in ("data", "validation")}
     found = [row for row in rows(path) if row["model"] in config.models and row["seed"] < config.seeds]
     settings = {name: value for name, value in settings.items() if name not in ("out", "report")}
