@@ -90,8 +90,9 @@ class Config:
 
 def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> tuple[nn.Module, compress.Density]:
     """Steps 1 to 4: the small net before fine-tuning, and the densities that its widths come from."""
-    coupling = compress.couple(full, inputs)
-    sizes = [tuple(x[..., :height, :width] for x in inputs) for height, width in ((64, 96), (72, 40))]
+    traced = fitting.task.DEFAULTS.traced
+    coupling = compress.couple(full, (*inputs, *traced))
+    sizes = [(*(x[..., :height, :width] for x in inputs), *traced) for height, width in ((64, 96), (72, 40))]
     change = compress.check_groups(full, coupling.groups, sizes)
     print(f"{len(coupling.groups)} groups of channels; permuting them changes the output by {change:.0e}")
     print(f"1/6 sparsify: {config.sparsifier}")
@@ -153,7 +154,7 @@ def check(config: Config) -> tuple[Task, Defaults]:
     if config.checkpoint is not None and not config.checkpoint.exists():
         raise InputError(f"{config.checkpoint}: no such file")
     task = TASKS[config.model]
-    given = {name: value for name in task.DEFAULTS._fields if (value := getattr(config, name)) is not None}
+    given = {name: value for name in task.DEFAULTS._fields if (value := getattr(config, name, None)) is not None}
     return task, task.DEFAULTS._replace(**given)
 
 

@@ -11,7 +11,8 @@ from ..compress import distill
 from ..data import Triplet, Triplets
 from ..models.ldmvfi.autoencoder import Reconstruction
 from ..models.ldmvfi.net import Denoising
-from .interpolation import DEFAULTS, Quality, batches, example, inputs, means, measure, quality, split
+from . import interpolation
+from .interpolation import Quality, batches, example, inputs, means, measure, quality, split
 
 __all__ = [
     "DEFAULTS",
@@ -27,6 +28,8 @@ __all__ = [
     "reconstruction",
     "split",
 ]
+
+DEFAULTS = interpolation.DEFAULTS._replace(traced=(1,))  # channels take the same way in every step
 
 
 class Losses(NamedTuple):

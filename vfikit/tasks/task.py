@@ -14,6 +14,7 @@ class Defaults(NamedTuple):
     size: tuple[int, int]  # of the held-out items: quality, cost and time are measured on them
     pool: int  # made-up items to train on, kept in memory
     lr: float = 2e-3
+    traced: tuple[Any, ...] = ()  # further arguments to the model where only its channels matter: one sampling step
 
 
 class Split(NamedTuple):
