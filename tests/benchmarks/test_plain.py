@@ -6,7 +6,10 @@ import torch
 from benchmarks.plain import adacof as plain
 from benchmarks.plain import deform_conv2d as plain_deform
 from benchmarks.plain import dsepconv as plain_dsepconv
+from benchmarks.plain import ldmvfi as plain_ldmvfi
+from tests.golden.adapters import ldmvfi_diffusion, ldmvfi_nets
 from tests.golden.adapters.case import DATA, Case
+from vfikit.models.ldmvfi import VQFIGAN, DenoisingUNet
 
 NAMES = ("input", "weight", "offset_i", "offset_j")
 CASES = sorted(DATA.glob("adacof_op.*.npz"))
@@ -79,4 +82,28 @@ def test_golden_deform_conv2d(path, dtype):
     if dtype == torch.float64 and not case.meta["config"].get("integer"):
         for name, grad in zip(DEFORMABLE, torch.autograd.grad(output, leaves, case.take("grad_output"))):
             case.check(f"grad_{name}", grad)
+    case.finish()
+
+
+@pytest.mark.parametrize("name", ["unet_small", "unet_small_maxca", "figan_f8", "figan_f8_pad"])
+def test_golden_ldmvfi(name, monkeypatch):
+    monkeypatch.setattr(ldmvfi_nets, "VQFIGAN", lambda config: plain_ldmvfi.plain(VQFIGAN(config)))
+    monkeypatch.setattr(ldmvfi_nets, "DenoisingUNet", lambda config: plain_ldmvfi.plain(DenoisingUNet(config)))
+    case = Case(DATA / f"ldmvfi.{name}.npz", torch.float32)
+    (ldmvfi_nets.unet if name.startswith("unet") else ldmvfi_nets.figan)(case)
+    case.finish()
+
+
+def test_golden_ldmvfi_pipeline():
+    """One whole interpolation, from frames to frame."""
+    case = Case(DATA / "ldmvfi.pipeline.npz", torch.float32)
+    case.skip("*", "only what is compared below")
+    net = plain_ldmvfi.plain(ldmvfi_diffusion.network(case))
+    frames = [(ldmvfi_nets.picture(case, name) + 1) / 2 for name in ("prev", "next")]
+    with torch.no_grad():
+        start, noises = case.take("input_x_T"), case.take("input_step_noise")
+        made = plain_ldmvfi.middle(net, *frames, case.meta["S"], start, noises)
+    (name,) = (name for name in case.outputs("expect_decoded_s"))
+    stride = int(name.removeprefix("expect_decoded_s"))
+    case.check(name, made[..., ::stride, ::stride], most=1e-4, all=1e-4)
     case.finish()
