@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from vfikit.diffusion import Sampling
-from vfikit.models import AdaCoFConfig, CDFIConfig, LDMVFIConfig, build
+from vfikit.models import AdaCoFConfig, CDFIConfig, LDMVFIConfig, LVDMConfig, build
 from vfikit.models.ldmvfi import AutoencoderConfig, UNetConfig
+from vfikit.models.lvdm import AutoencoderConfig as VideoAutoencoderConfig
+from vfikit.models.lvdm import VideoUNetConfig
 from vfikit.models.pretrained import Pretrained
 
 from ..golden.fill import fill
@@ -40,6 +42,20 @@ AUTOENCODER = AutoencoderConfig(
 )
 UNET = UNetConfig(width=8, multipliers=(1, 2), blocks=1, head_width=4, groups=-4)
 LDMVFI = LDMVFIConfig(AUTOENCODER, UNET, sampling=Sampling(steps=2, eta=1.0, spacing="trailing"))
+VIDEO_UNET = VideoUNetConfig(
+    width=8, multipliers=(1, 2), blocks=1, attention_scales=(2,), heads=2, relative="regular", groups=-4
+)
+CONTINUING = replace(VIDEO_UNET, in_channels=5, level_embedding="label")
+LVDM = LVDMConfig(
+    VideoAutoencoderConfig(width=8, factors=(4, 2, 2), groups=-4),
+    short=VIDEO_UNET,
+    prediction=CONTINUING,
+    interpolation=replace(CONTINUING, length=5),
+    scale=1.0,
+    shift=0.0,
+    size=(8, 12),
+    sampling=Sampling(steps=2, eta=1.0, spacing="trailing"),
+)
 TOYS = {
     "adacof": ADACOF,
     "adacof+": replace(ADACOF, kernel_size=5, dilation=2),
@@ -50,7 +66,7 @@ TOYS = {
 
 def toy(name: str = "adacof", dtype: torch.dtype = torch.float32, gain: float = 1.5) -> Pretrained:
     """A toy network, the same at every call; ``gain`` on the estimator's kernels makes offsets of pixels."""
-    net = build(LDMVFI if name == "ldmvfi" else TOYS[name])
+    net = build({"ldmvfi": LDMVFI, "lvdm": LVDM}.get(name) or TOYS[name])
     with torch.no_grad():
         for key, parameter in net.named_parameters():
             weight = torch.from_numpy(fill(key, tuple(parameter.shape)))

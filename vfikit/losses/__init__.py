@@ -10,6 +10,7 @@ from .adversarial import (
 from .objective import Losses, Objective, adversarial_term, parse_terms
 from .perceptual import VGGLoss
 from .smoothness import charbonnier, kernel_smoothness, map_smoothness
+from .video_autoencoder import VideoAutoencoderLoss
 from .vqgan import VQGANLoss
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Objective",
     "VGGLoss",
     "VQGANLoss",
+    "VideoAutoencoderLoss",
     "WassersteinAdversary",
     "adversarial_term",
     "charbonnier",

@@ -21,7 +21,7 @@ class GeneratorLosses(NamedTuple):
     perceptual: Tensor
     adversarial: Tensor
     adversarial_weight: Tensor  # so that both reach the last layer with about the same gradient
-    codebook: Tensor
+    codebook: Tensor  # or what else is asked of latents
 
 
 class DiscriminatorLosses(NamedTuple):
@@ -61,8 +61,18 @@ class VQGANLoss(nn.Module):
 
         Without a graph (evaluation) that weight is 0. Drop the discriminator's own gradients before its step.
         """
-        seen = torch.zeros_like(made[:, 0, 0, 0]) if self.perceptual is None else self.perceptual(made, target)
+        seen = self.seen(made, target)
         reconstruction = (2 * (target - made)).abs().mean() + seen.mean()
+        return self.with_game(reconstruction, seen, codebook, made, last_layer, step)
+
+    def seen(self, made: Tensor, target: Tensor) -> Tensor:
+        """The perceptual distance (N,); zero where there is none."""
+        return torch.zeros_like(made[:, 0, 0, 0]) if self.perceptual is None else self.perceptual(made, target)
+
+    def with_game(
+        self, reconstruction: Tensor, seen: Tensor, codebook: Tensor, made: Tensor, last_layer: Tensor, step: int
+    ) -> GeneratorLosses:
+        """The sum of what is given, and of what the discriminator adds once it has joined."""
         total = reconstruction + codebook
         if self.discriminator is None or self.start is None:
             none = torch.zeros_like(reconstruction)

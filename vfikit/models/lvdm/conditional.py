@@ -71,7 +71,7 @@ def sample_clip(
     unet: VideoUNet,
     schedule: Schedule,
     sampling: Sampling,
-    shape: tuple[int, int, int, int, int],
+    shape: tuple[int, ...],
     noise: Draw,
     given: Given | None = None,
     prompt: Prompt | None = None,
