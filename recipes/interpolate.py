@@ -10,22 +10,18 @@ copied. Stop it at any time: the same command goes on where it was. Prints where
 """
 
 import contextlib
-import hashlib
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 from torch import Tensor
-from tqdm import tqdm
 
 from vfikit.files import InputError
 from vfikit.inference import tiled
-from vfikit.recipe import load_model, run
+from vfikit.recipe import fingerprint, frame_rate, load_model, run, shown
 from vfikit.video import Options, interpolate_clip, interpolate_pair
 from vfikit.video.engine import MAX_FACTOR, Interpolate
 from vfikit.video.images import IMAGES
@@ -76,14 +72,14 @@ def main(config: Config) -> None:
         raise InputError(f"--factor is {config.factor}, expected 2 to {MAX_FACTOR}")
     options = Options(
         factor=config.factor,
-        fps=None if config.fps is None else rate("--fps", config.fps),
+        fps=None if config.fps is None else frame_rate("--fps", config.fps),
         halvings=config.halvings,
         cut=config.cut,
         repeat=config.repeat,
         audio=config.audio,
         crf=config.crf,
         image_suffix=f".{config.images}",
-        input_fps=rate("--input-fps", config.input_fps),
+        input_fps=frame_rate("--input-fps", config.input_fps),
     )
     model = load_model(config.model, config.preset, config.checkpoint, config.device)
     if not hasattr(model, "interpolate"):
@@ -103,18 +99,6 @@ def main(config: Config) -> None:
         f"{output}: {report.frames} frames in {report.seconds:.1f} s; {report.calls} made, {report.cuts} cuts and "
         f"{report.repeats} repeats not blended" + (f", {report.reused} parts kept from before" if report.reused else "")
     )
-
-
-def rate(option: str, text: str) -> Fraction:
-    """Also 23.976 and 29.97 as what they stand for."""
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"{option} is {text!r}, expected a number such as 60, 23.976 or 60000/1001") from None
-    if value <= 0:
-        raise InputError(f"{option} is {text}, expected more than 0")
-    ntsc = Fraction(round(value) * 1000, 1001)
-    return ntsc if "." in text and round(float(ntsc), 2) == round(float(value), 2) else value
 
 
 def prepared(model: Any, config: Config) -> Interpolate:
@@ -141,22 +125,7 @@ def prepared(model: Any, config: Config) -> Interpolate:
 
 def identity(model: Any, config: Config) -> dict[str, Any]:
     """What a stopped job must find unchanged, beside its input and options."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return {"weights": digest.hexdigest(), "half": config.half, "tile": config.tile, "device": config.device}
-
-
-def shown(stack: contextlib.ExitStack) -> Callable[[int, int | None], None]:
-    """A progress bar that appears with the first frame: what is wrong before that is said in one line."""
-    bars: list[Any] = []
-
-    def progress(done: int, total: int | None) -> None:
-        if not bars:
-            bars.append(stack.enter_context(tqdm(unit="frame", desc="source frames", total=total)))
-        bars[0].update(done)
-
-    return progress
+    return {"weights": fingerprint(model), "half": config.half, "tile": config.tile, "device": config.device}
 
 
 if __name__ == "__main__":

@@ -78,7 +78,11 @@ def wrong_inputs(path: Path, folder: Path) -> dict[str, list[str]]:
     """Command lines that can't work, by what is wrong with them; only those that this recipe has flags for."""
     has, absent = flags(path), str(folder / "absent")
     places = [absent + ".png", absent + ".png", str(folder / "out.png")]
-    positional = {"interpolate": places, "convert": [absent + ".pth", str(folder / "out.safetensors")]}
+    positional = {
+        "interpolate": places,
+        "inpaint": places,
+        "convert": [absent + ".pth", str(folder / "out.safetensors")],
+    }
     start = positional.get(path.stem, [])
     cases = {"a missing input": start} if start else {}
     if "--model" in has:

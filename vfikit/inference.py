@@ -1,4 +1,4 @@
-"""What stands between a network and a user's frames: checks, padding, bisection in time."""
+"""What stands between a network and a user's frames: checks, padding, bisection in time, tiles, holes."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,8 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 Interpolate = Callable[[Tensor, Tensor], Tensor]
+Box = tuple[slice, slice]
+WHOLE: Box = (slice(None), slice(None))
 
 
 def check_pair(who: str, frame0: Tensor, frame1: Tensor) -> None:
@@ -116,3 +118,23 @@ def _tile_weights(size: int, tile: int, overlap: int) -> list[tuple[int, Tensor]
     for start, weight in weights:
         total[start : start + tile] += weight
     return [(start, weight / total[start : start + tile]) for start, weight in weights]
+
+
+def surroundings(holes: Tensor, margin: int) -> Box:
+    """Rows and columns that hold every hole of (.., H, W), with ``margin`` pixels more; all where there is none."""
+    sides = []
+    for axis in (-2, -1):
+        across = holes.flatten(0, -3).any(0).any(-1 if axis == -2 else -2).nonzero().flatten().tolist()
+        if not across:
+            return WHOLE
+        sides.append(slice(max(0, across[0] - margin), min(holes.shape[axis], across[-1] + margin + 1)))
+    return sides[0], sides[1]
+
+
+def dilate(holes: Tensor, pixels: int) -> Tensor:
+    """Holes (N, 1, H, W), grown to all that lies within so many steps up, down and sideways."""
+    grown = holes.float()
+    for _ in range(pixels):
+        beside = functional.max_pool2d(grown, (1, 3), 1, (0, 1))
+        grown = torch.maximum(functional.max_pool2d(grown, (3, 1), 1, (1, 0)), beside)
+    return grown > 0

@@ -1,11 +1,14 @@
 """What every recipe shares: the command line, errors in one line, the folder for results, the model by name."""
 
+import contextlib
+import hashlib
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,3 +123,37 @@ def in_layout(model: Any) -> Any:
     """On a CPU, convolutions want their weights channels-last: else they are copied at every call."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     return model.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
+
+
+def frame_rate(option: str, text: str) -> Fraction:
+    """Frames a second from the ``text`` of an option; also 23.976 and 29.97 as what they stand for."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{option} is {text!r}, expected a number such as 60, 23.976 or 60000/1001") from None
+    if value <= 0:
+        raise InputError(f"{option} is {text}, expected more than 0")
+    ntsc = Fraction(round(value) * 1000, 1001)
+    return ntsc if "." in text and round(float(ntsc), 2) == round(float(value), 2) else value
+
+
+def fingerprint(model: Any) -> str:
+    """What tells one set of weights from another."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def shown(stack: contextlib.ExitStack) -> Callable[[int, int | None], None]:
+    """A progress bar that appears with the first frame: what is wrong before that is said in one line."""
+    from tqdm import tqdm
+
+    bars: list[Any] = []
+
+    def progress(done: int, total: int | None) -> None:
+        if not bars:
+            bars.append(stack.enter_context(tqdm(unit="frame", desc="source frames", total=total)))
+        bars[0].update(done)
+
+    return progress

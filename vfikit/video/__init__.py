@@ -6,6 +6,7 @@ except ImportError as error:
     raise ImportError("vfikit.video reads and writes with PyAV: pip install 'vfikit[video]'") from error
 
 from .engine import Engine, Factor, Rate, interpolate_stream
+from .fill import FillOptions, FillReport, inpaint_clip
 from .frames import Colour, Frame, Info, made
 from .images import ImageReader, read_image, write_image
 from .job import Options, Report, interpolate_clip, interpolate_pair, open_clip
@@ -16,6 +17,8 @@ __all__ = [
     "Colour",
     "Engine",
     "Factor",
+    "FillOptions",
+    "FillReport",
     "Frame",
     "ImageReader",
     "Info",
@@ -24,6 +27,7 @@ __all__ = [
     "Report",
     "VideoReader",
     "change",
+    "inpaint_clip",
     "interpolate_clip",
     "interpolate_pair",
     "interpolate_stream",

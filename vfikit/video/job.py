@@ -1,5 +1,6 @@
 """A whole clip through an engine: in stretches that are kept, so that a job can be stopped and gone on with."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -93,22 +94,10 @@ def interpolate_clip(
     with open_clip(inputs, options.input_fps) as reader:
         engine = Engine(interpolate, options.any_time, options.halvings, options.cut, options.repeat)
         schedule, sink, stream = _plan(reader, output, options)
-        work = Work(output, _key(inputs, options, identity, segment))
-        keep = False
-        try:
+        with kept_if_stopped(Work(output, key_of(inputs, options, identity, segment))) as work:
             parts, reused = _segments(stream, reader.info, engine, schedule, sink, work, segment, progress)
             with atomic(output) as temporary:
                 frames = sink.finish(parts, temporary)
-        except InputError:
-            raise
-        except OSError as error:  # a disk can be emptied: what is finished stays
-            keep = True
-            raise _explained(error, work) from error
-        except BaseException:  # so does it when the job is stopped
-            keep = True
-            raise
-        finally:
-            work.close(remove=not keep)
     tally = engine.tally
     return Report(frames, tally.calls, tally.cuts, tally.repeats, reused, time.monotonic() - started)
 
@@ -136,7 +125,7 @@ def check_output(inputs: list[Path], output: Path) -> None:
 
 
 def _plan(reader: Reader, output: Path, options: Options) -> tuple[Factor | Rate, Sink, Iterator[Gap]]:
-    info, suffix = reader.info, output.suffix.lower()
+    info = reader.info
     stream = gaps(reader)
     head = next(stream)
     schedule: Factor | Rate
@@ -146,18 +135,42 @@ def _plan(reader: Reader, output: Path, options: Options) -> tuple[Factor | Rate
     else:
         schedule = Rate(options.fps, head[0].time)
         rate, base = options.fps, rate_base(head[0].time, options.fps)
-    sink: Sink
-    if not suffix:
-        sink = FolderSink(info, options.image_suffix)
-    elif suffix == ".gif":
-        sink = GifSink(info)
-    else:
-        copy = reader.path if isinstance(reader, VideoReader) and options.audio else None
-        encoding = choose(suffix, info, rate, base, options.crf)
-        sink = VideoSink(replace(info, colour=shown_colour(info, encoding.pixel_format)), encoding, copy)
-        if copy is not None:
-            check_copies(copy, suffix)
+    sink = open_sink(reader, output, rate, base, options.image_suffix, options.audio, options.crf)
     return schedule, sink, chain([head], stream)
+
+
+def open_sink(
+    reader: Reader, output: Path, rate: Fraction, base: Fraction, image_suffix: str, audio: bool, crf: int | None
+) -> Sink:
+    """What writes ``output``, of ``rate`` frames a second whose times are multiples of ``base``, as the reader's."""
+    info, suffix = reader.info, output.suffix.lower()
+    if not suffix:
+        return FolderSink(info, image_suffix)
+    if suffix == ".gif":
+        return GifSink(info)
+    copy = reader.path if isinstance(reader, VideoReader) and audio else None
+    encoding = choose(suffix, info, rate, base, crf)
+    if copy is not None:
+        check_copies(copy, suffix)
+    return VideoSink(replace(info, colour=shown_colour(info, encoding.pixel_format)), encoding, copy)
+
+
+@contextlib.contextmanager
+def kept_if_stopped(work: Work) -> Iterator[Work]:
+    """Removes the finished segments at the end, or where the input is wrong; not where something else stops the job."""
+    keep = False
+    try:
+        yield work
+    except InputError:
+        raise
+    except OSError as error:  # a disk can be emptied: what is finished stays
+        keep = True
+        raise _explained(error, work) from error
+    except BaseException:  # so does it when the job is stopped
+        keep = True
+        raise
+    finally:
+        work.close(remove=not keep)
 
 
 def _segments(
@@ -192,8 +205,9 @@ def _segments(
     raise AssertionError("unreachable")
 
 
-def _key(inputs: list[Path], options: Options, identity: Mapping[str, Any] | None, segment: int) -> dict[str, Any]:
-    paths = numbered(inputs[0]) if len(inputs) == 1 and inputs[0].is_dir() else inputs
+def key_of(inputs: list[Path], options: Any, identity: Mapping[str, Any] | None, segment: int) -> dict[str, Any]:
+    """Everything that a job's segments depend on (JSON); ``options`` is a dataclass."""
+    paths = [path for given in inputs for path in (numbered(given) if given.is_dir() else [given])]
     files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     libraries = {name: list(version) for name, version in av.library_versions.items()}
     return {

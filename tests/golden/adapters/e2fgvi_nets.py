@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from vfikit.checkpoints import load_published
+from vfikit.inference import dilate
 from vfikit.models import build
-from vfikit.models.e2fgvi import E2FGVINet, dilate, windows
+from vfikit.models.e2fgvi import E2FGVINet, windows
 from vfikit.models.e2fgvi.published import published_padding
 
 from ..fill import image

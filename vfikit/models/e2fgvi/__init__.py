@@ -1,7 +1,7 @@
 """E2FGVI and E2FGVI-HQ: flow-guided video inpainting (arXiv:2204.02663)."""
 
 from .net import PRESETS, E2FGVIConfig, E2FGVINet, Inpainted
-from .stream import dilate, stream, surroundings
+from .stream import stream
 from .windows import Settings, Window, windows
 
 __all__ = [
@@ -11,8 +11,6 @@ __all__ = [
     "Inpainted",
     "Settings",
     "Window",
-    "dilate",
     "stream",
-    "surroundings",
     "windows",
 ]

@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
-from ...inference import pad_to_multiple
+from ...inference import WHOLE, Box, dilate, pad_to_multiple, surroundings
 from .published import published_padding
 from .windows import Settings, Window
 
 if TYPE_CHECKING:
     from .net import E2FGVINet
-
-Box = tuple[slice, slice]
-WHOLE: Box = (slice(None), slice(None))
 
 
 def inpaint(net: "E2FGVINet", frames: Tensor, masks: Tensor, settings: Settings) -> Tensor:
@@ -39,26 +35,6 @@ def _checked(frames: Tensor) -> torch.Size:
         got = f"{tuple(frames.shape)} of {frames.dtype}"
         raise ValueError(f"inpaint: frames are {got}, expected (N, T, 3, H, W), floating point, in [0, 1]")
     return frames.shape
-
-
-def surroundings(holes: Tensor, margin: int) -> Box:
-    """Rows and columns that hold every hole of (.., H, W), with ``margin`` pixels more; all where there is none."""
-    sides = []
-    for axis in (-2, -1):
-        across = holes.flatten(0, -3).any(0).any(-1 if axis == -2 else -2).nonzero().flatten().tolist()
-        if not across:
-            return WHOLE
-        sides.append(slice(max(0, across[0] - margin), min(holes.shape[axis], across[-1] + margin + 1)))
-    return sides[0], sides[1]
-
-
-def dilate(holes: Tensor, pixels: int) -> Tensor:
-    """Holes (N, 1, H, W), grown to all that lies within so many steps up, down and sideways."""
-    grown = holes.float()
-    for _ in range(pixels):
-        beside = functional.max_pool2d(grown, (1, 3), 1, (0, 1))
-        grown = torch.maximum(functional.max_pool2d(grown, (3, 1), 1, (1, 0)), beside)
-    return grown > 0
 
 
 @torch.no_grad()

@@ -1,0 +1,173 @@
+"""Sliding windows: what is filled, what stays, what is remembered, and the published program's arithmetic."""
+
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from vfikit.inference import WHOLE, dilate, surroundings
+from vfikit.models.e2fgvi import Settings, stream, windows
+from vfikit.models.e2fgvi.published import published_padding
+
+from .test_e2fgvi import toy
+
+SHORT = {"stride": 2, "step": 3, "nearest": 2}
+
+
+def clip(length: int, height: int = 20, width: int = 28, count: int = 1) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    masks = torch.zeros(count, length, 1, height, width)
+    masks[..., 6:11, 8:15] = 1
+    return torch.rand(count, length, 3, height, width, generator=generator), masks
+
+
+@pytest.mark.parametrize("padding", ["minimal", "published"])
+def test_known_pixels_come_back_bit_by_bit(padding: str) -> None:
+    frames, masks = clip(5, 30, 54, count=2)
+    masks[:, 2] = 0  # a frame without a hole
+    filled = toy().inpaint(frames, masks, padding=padding, dilation=1, **SHORT)
+    holes = torch.stack([dilate(masks[:, k] > 0, 1) for k in range(5)], dim=1).expand_as(frames)
+    assert torch.equal(filled[~holes], frames[~holes])
+    assert (filled[holes] != frames[holes]).float().mean() > 0.9
+    assert filled[holes].min() >= 0
+    assert filled[holes].max() <= 1
+    assert torch.equal(filled[:, 2], frames[:, 2])
+
+
+def test_one_window_is_one_pass_of_the_network() -> None:
+    net, (frames, masks) = toy(), clip(3, 16, 24)
+    filled = net.inpaint(frames, masks, dilation=0, stride=3)
+    with torch.no_grad():
+        made = (net((2 * frames - 1) * (1 - masks)).frames + 1) / 2
+    assert torch.allclose(filled, torch.where(masks > 0, made, frames), atol=1e-5)
+
+
+def test_one_mask_serves_the_clip() -> None:
+    frames, masks = clip(4)
+    net = toy()
+    assert torch.equal(net.inpaint(frames, masks[:, :1], **SHORT), net.inpaint(frames, masks, **SHORT))
+
+
+def test_each_frame_is_encoded_once_and_only_holes_are_decoded() -> None:
+    frames, masks = clip(9)
+    masks[:, 4:] = 0
+    net = toy()
+    with (
+        mock.patch.object(net, "encode", wraps=net.encode) as encode,
+        mock.patch.object(net, "decode", wraps=net.decode) as decode,
+        mock.patch.object(net, "flows", wraps=net.flows) as flows,
+    ):
+        net.inpaint(frames, masks, stride=2, step=4, nearest=1)
+    windows_with_holes = [range(3), range(5), range(2, 7)]
+    seen = {k for window in windows_with_holes for k in window} | {4, 8}
+    assert encode.call_count == len(seen)
+    assert decode.call_count == sum(k < 4 for window in windows_with_holes for k in window)
+    assert sum(call.args[0].shape[1] - 1 for call in flows.call_args_list) == 6  # pairs of frames 0 to 6
+
+
+def test_a_clip_without_holes_is_not_touched() -> None:
+    frames, masks = clip(3)
+    net = toy()
+    with mock.patch.object(net, "encode", side_effect=AssertionError):
+        assert torch.equal(net.inpaint(frames, 0 * masks), frames)
+
+
+@pytest.mark.parametrize("rule", [{"nearest": 2}, {"nearest": None}, {"num_ref": 4}])
+def test_going_on_gives_the_same(rule: dict[str, int | None]) -> None:
+    frames, masks = clip(11, 12, 16)
+    net, settings = toy(), Settings(stride=2, step=3, **rule)  # type: ignore[arg-type]
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(frames.unbind(1), masks.unbind(1))
+
+    whole = list(stream(net, pairs(), settings))
+    rest = list(stream(net, pairs(), settings, WHOLE, 6))
+    assert len(whole) == 11
+    assert all(torch.equal(a, b) for a, b in zip(whole[6:], rest, strict=True))
+    with pytest.raises(ValueError, match="start is 3, expected a multiple of the stride 2"):
+        next(stream(net, pairs(), settings, WHOLE, 3))
+
+
+def test_memory_does_not_grow_with_the_clip() -> None:
+    """How far a window reaches bounds what is read ahead; what no window needs is forgotten."""
+    net, settings, held = toy(), Settings(stride=2, step=3, nearest=2), []
+    alive: list[int] = []
+
+    class Tracked:
+        def __del__(self) -> None:
+            alive.pop()
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(60):
+            frame = torch.rand(1, 3, 8, 8)
+            frame.tracked = Tracked()  # type: ignore[attr-defined]
+            alive.append(1)
+            held.append(len(alive))
+            yield frame, torch.zeros(1, 1, 8, 8)
+
+    assert len(list(map(type, stream(net, pairs(), settings)))) == 60
+    assert max(held) <= 2 * (2 + 3 * 2) + 2 * 2 + 3
+    assert max(held[:30]) >= max(held[30:]) - 1
+
+
+def test_cropped_to_the_surroundings() -> None:
+    frames, masks = clip(3, 40, 40)
+    net = toy()
+    with mock.patch.object(net, "encode", wraps=net.encode) as encode:
+        filled = net.inpaint(frames, masks, crop=3, dilation=1)
+    assert encode.call_args_list[0].args[0].shape[-2:] == (16, 16)  # 5 + 2 * 4 by 7 + 2 * 4, in multiples of 4
+    hole = dilate(masks[:, 0] > 0, 1)[:, None].expand_as(frames)
+    assert torch.equal(filled[~hole], frames[~hole])
+    box = (..., slice(2, 15), slice(4, 19))
+    assert torch.equal(filled[box], net.inpaint(frames[box], masks[box], dilation=1))
+
+
+def test_surroundings_and_dilation() -> None:
+    holes = torch.zeros(2, 1, 9, 12, dtype=torch.bool)
+    assert surroundings(holes, 2) == WHOLE
+    holes[0, 0, 4, 1], holes[1, 0, 5, 9] = True, True
+    assert surroundings(holes, 2) == (slice(2, 8), slice(0, 12))
+    grown = dilate(holes, 2)
+    y, x = torch.meshgrid(torch.arange(9), torch.arange(12), indexing="ij")
+    assert torch.equal(grown[0, 0], (y - 4).abs() + (x - 1).abs() <= 2)
+
+
+def test_windows_of_any_length() -> None:
+    for length in (1, 5, 6, 23):
+        for window in windows(length):
+            assert window.centre in window.local
+            assert not set(window.references) & set(window.local)
+            assert max((*window.local, *window.references)) < length
+    near = Settings(nearest=2).window(50, 100)
+    assert (near.references, Settings(nearest=2).reach) == ([40, 60], 25)
+    for settings in (Settings(), Settings(num_ref=4), Settings(stride=3, step=4, nearest=1)):
+        for centre in range(0, 100, settings.stride):
+            window = settings.window(centre, 100)
+            used = (*window.local, *window.references)
+            assert max(used) <= centre + (settings.reach or 100)
+            assert all(settings.keeps(k, before) for k in used for before in range(0, centre + 1, settings.stride))
+
+
+def test_published_padding_mirrors_the_edge() -> None:
+    x = torch.arange(30.0)[None, None, :, None].expand(1, 3, 30, 60)
+    padded = published_padding(x)
+    assert padded.shape == (1, 3, 60, 108)
+    assert padded[0, 0, 30:, 0].tolist() == list(range(29, -1, -1))
+    with pytest.raises(ValueError, match="a side of 29 pixels cannot be mirrored"):
+        published_padding(x[:, :, 1:])
+
+
+def test_wrong_input() -> None:
+    frames, masks = clip(3)
+    net = toy()
+    for wrong, message in (
+        ({"masks": masks[:, :2]}, r"inpaint: masks are \(1, 2, 1, 20, 28\), expected \(1, 3 or 1, 1, 20, 28\)"),
+        ({"frames": frames[0]}, "inpaint: frames are"),
+        ({"stride": 0}, "Settings: stride is 0, expected 1 or more"),
+        ({"nearest": -1}, "Settings: nearest is -1"),
+        ({"padding": "none"}, "Settings: padding is 'none'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            net.inpaint(**({"frames": frames, "masks": masks} | wrong))

@@ -1,0 +1,179 @@
+"""A whole clip with something taken out: frames and masks in, filled frames out, so that a job can be gone on with."""
+
+import itertools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..files import InputError, atomic
+from ..inference import WHOLE, Box, surroundings
+from .encode import common_base
+from .frames import Frame, Info
+from .images import IMAGES, numbered, read_image
+from .job import Reader, check_output, kept_if_stopped, key_of, open_clip, open_sink
+from .reader import VideoReader
+from .sinks import Sink
+from .work import Parts, Work
+
+# (pairs of frame (1, 3, H, W) in [0, 1] and mask (1, 1, H, W), first frame to give back, box) to filled frames
+Fill = Callable[[Iterator[tuple[Tensor, Tensor]], int, Box], Iterator[Tensor]]
+EXACT = (".png", ".bmp", ".tif", ".tiff", ".ppm")  # masks in these hold just what was painted
+
+
+@dataclass(frozen=True)
+class FillOptions:
+    """How a filled clip is written; ``segment`` frames are what a stop can cost.
+
+    With ``crop``, only so many pixels around all holes are given to the network.
+    """
+
+    audio: bool = True
+    crf: int | None = None
+    image_suffix: str = ".png"
+    input_fps: Fraction = Fraction(24)  # of images
+    segment: int = 25
+    crop: int | None = None
+
+
+class FillReport(NamedTuple):
+    """What a job did: frames written, those of them with a hole in this run, segments kept from an earlier one."""
+
+    frames: int
+    filled: int
+    reused: int
+    seconds: float
+
+
+def inpaint_clip(
+    source: Path,
+    mask: Path,
+    output: Path,
+    fill: Fill,
+    options: FillOptions | None = None,
+    *,
+    identity: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> FillReport:
+    """Fills what ``mask`` covers of ``source``, a video or a folder of images, and writes ``output``, one or the other.
+
+    ``mask`` is one image for the whole clip, a folder with an image for each frame, or a video as long. Anything but
+    black is a hole; of lossy kinds (video, JPEG), anything lighter than middle grey. Frames without a hole pass through
+    untouched. ``fill`` gives back as many frames as it is given pairs, from the first that it is asked for, a multiple
+    of ``options.segment``. The rest is as for ``interpolate_clip``.
+    """
+    options = options or FillOptions()
+    started = time.monotonic()
+    check_output([source, mask], output)
+    if not mask.exists():
+        raise InputError(f"{mask}: no such file")
+    with open_clip([source], options.input_fps) as reader:
+        next(masks(mask, reader.info))  # what is wrong with them is said before anything is done
+        box = surroundings_of(mask, reader.info, options.crop)
+        base = common_base(reader.info.time_base, 1)
+        sink = open_sink(*(reader, output, reader.info.rate, base), options.image_suffix, options.audio, options.crf)
+        key = key_of([source, mask], options, identity, options.segment)
+        with kept_if_stopped(Work(output, key)) as work:
+            job = _Job(reader, masks(mask, reader.info), mask, progress)
+            parts, reused = job.write(fill, box, sink, work, options.segment)
+            with atomic(output) as temporary:
+                frames = sink.finish(parts, temporary)
+    return FillReport(frames, job.holed, reused, time.monotonic() - started)
+
+
+class _Job:
+    def __init__(
+        self, reader: Reader, holes: Iterator[Tensor], mask: Path, progress: Callable[[int, int | None], None] | None
+    ) -> None:
+        self.reader, self.holes, self.mask, self.progress = reader, holes, mask, progress
+        self.waiting: deque[tuple[Frame, bool]] = deque()  # read, not yet written
+        self.holed = self.read = 0
+
+    def write(self, fill: Fill, box: Box, sink: Sink, work: Work, length: int) -> tuple[Parts, int]:
+        """The segments, those finished before as they are; how many those were."""
+        done = next(index for index in itertools.count() if work.record(index) is None)
+        if self.progress and done:
+            self.progress(done * length, self.reader.info.count)
+        frames, index = self.filled(fill, done * length, box), done
+        while (head := next(frames, None)) is not None:
+            segment = itertools.chain([head], itertools.islice(frames, length - 1))
+            work.commit(index, sink.write(work.path(index, sink.suffix), segment))
+            index += 1
+        return work.parts(index, sink.suffix), done
+
+    def filled(self, fill: Fill, start: int, box: Box) -> Iterator[Frame]:
+        for rgb in fill(self.pairs(start), start, box):
+            frame, holed = self.waiting.popleft()
+            self.holed += holed
+            picture = rgb[0].cpu()
+            yield Frame(frame.time, frame.duration, lambda picture=picture: picture) if holed else frame  # type: ignore[misc]
+            if self.progress:
+                self.progress(1, self.reader.info.count)
+
+    def pairs(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index, frame in enumerate(self.reader):
+            hole = next(self.holes, None)
+            if hole is None:
+                raise InputError(f"{self.mask}: holds {index} masks, expected one for each frame of the clip")
+            if index >= start:
+                self.waiting.append((frame, bool(hole.any())))
+            yield frame.rgb[None], hole[None]
+        if not for_all_frames(self.mask) and next(self.holes, None) is not None:
+            print(f"warning: {self.mask}: holds more masks than the clip has frames", file=sys.stderr)
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGES
+
+
+def for_all_frames(mask: Path) -> bool:
+    """Whether there is one mask for the whole clip."""
+    return len(numbered(mask)) == 1 if mask.is_dir() else is_image(mask)
+
+
+def masks(path: Path, info: Info) -> Iterator[Tensor]:
+    """Masks (1, H, W), 1 in holes, for a clip: one image again and again, or as many as there are."""
+    if not path.is_dir() and not is_image(path):
+        return _of_video(path, info)
+    paths = numbered(path) if path.is_dir() else [path]
+    if not paths:
+        raise InputError(f"{path}: holds no images, expected masks")
+    holes = (_hole(read_image(each), each, info) for each in paths)
+    return itertools.repeat(next(holes)) if len(paths) == 1 else holes
+
+
+def _of_video(path: Path, info: Info) -> Iterator[Tensor]:
+    with VideoReader(path) as reader:
+        for frame in reader:
+            yield _hole(frame.rgb, path, info)
+
+
+def _hole(rgb: Tensor, path: Path, info: Info) -> Tensor:
+    """A mask as the clip's frames are coded: a picture is upright, a clip may have to be turned for display."""
+    if is_image(path) and info.rotation % 90 == 0:
+        rgb = torch.rot90(rgb, -info.rotation // 90, (1, 2))
+    if rgb.shape[1:] != (info.height, info.width):
+        size, expected = f"{rgb.shape[2]}x{rgb.shape[1]}", f"{info.width}x{info.height}"
+        raise InputError(f"{path}: the mask is {size}, expected {expected} like the clip")
+    return (rgb.amax(0, keepdim=True) > (0 if path.suffix.lower() in EXACT else 0.5)).float()
+
+
+def surroundings_of(mask: Path, info: Info, margin: int | None) -> Box:
+    """The box that holds all holes and ``margin`` pixels more; the whole frame for None. Reads every mask once."""
+    if margin is None:
+        return WHOLE
+    once = (mask.is_dir() and len(numbered(mask)) > 1) or not (mask.is_dir() or is_image(mask))
+    holes = masks(mask, info)
+    union = next(holes, None)
+    if union is None:
+        return WHOLE
+    for hole in holes if once else ():
+        union = torch.maximum(union, hole)
+    return surroundings(union > 0, margin)
