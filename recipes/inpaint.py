@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor
 
 from vfikit.files import InputError
-from vfikit.inference import Box
+from vfikit.inference import WHOLE, surroundings
 from vfikit.models.e2fgvi import Settings, stream
 from vfikit.recipe import fingerprint, frame_rate, in_layout, load_model, run, shown
 from vfikit.video import FillOptions, inpaint_clip
@@ -85,7 +85,7 @@ def main(config: Config) -> None:
         image_suffix=f".{config.images}",
         input_fps=frame_rate("--input-fps", config.input_fps),
         segment=config.stride * max(1, 25 // config.stride),
-        crop=None if config.crop is None else config.crop + config.dilation,
+        look_ahead=config.crop is not None,
     )
     model = load_model(config.model, config.preset, config.checkpoint, config.device)
     if not hasattr(model, "inpaint"):
@@ -96,7 +96,7 @@ def main(config: Config) -> None:
         report = inpaint_clip(
             *(config.video, config.mask, config.output, filling(model, config, settings), options),
             identity={"weights": fingerprint(model), "device": config.device, "precision": config.precision}
-            | {"settings": repr(settings)},
+            | {"settings": repr(settings), "crop": config.crop},
             progress=shown(stack),
         )
     print(
@@ -109,7 +109,9 @@ def filling(model: Any, config: Config, settings: Settings) -> Fill:
     """The model over a stream of frames, in the precision that was asked for."""
     model = in_layout(model.to(getattr(torch, config.precision)))
 
-    def fill(pairs: Iterator[tuple[Tensor, Tensor]], start: int, box: Box) -> Iterator[Tensor]:
+    def fill(pairs: Iterator[tuple[Tensor, Tensor]], start: int, covered: Tensor | None) -> Iterator[Tensor]:
+        margin = (config.crop or 0) + config.dilation
+        box = WHOLE if covered is None else surroundings(covered > 0, margin)
         try:
             yield from stream(model, pairs, settings, box, start)
         except torch.OutOfMemoryError:

@@ -9,18 +9,17 @@ import torch
 from torch import Tensor
 
 from vfikit.files import InputError
-from vfikit.inference import WHOLE, Box
 from vfikit.video import FillOptions, VideoReader, inpaint_clip, read_image, write_image
 
 from .clips import audio_packets, picture, write_video
 
 HOLE = (slice(10, 20), slice(12, 30))
-SEEN: list[Box] = []
+SEEN: list[Tensor | None] = []
 
 
-def black(pairs: Iterator[tuple[Tensor, Tensor]], start: int, box: Box) -> Iterator[Tensor]:
+def black(pairs: Iterator[tuple[Tensor, Tensor]], start: int, area: Tensor | None) -> Iterator[Tensor]:
     """Paints holes black, two frames late."""
-    SEEN.append(box)
+    SEEN.append(area)
     waiting: list[Tensor] = []
     for index, (frame, mask) in enumerate(pairs):
         if index >= start:
@@ -92,20 +91,26 @@ def test_a_video_of_masks(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixt
     assert frames_of(tmp_path / "o.mkv")[3][:, 12:18, 14:28].mean() < 0.1
 
 
-def test_only_the_surroundings(tmp_path: Path, clip: Path, mask: Path) -> None:
+def test_what_any_mask_covers(tmp_path: Path, clip: Path, mask: Path) -> None:
     SEEN.clear()
-    inpaint_clip(clip, mask, tmp_path / "a.mp4", black, FillOptions(crop=4))
-    inpaint_clip(clip, mask, tmp_path / "b.mp4", black)
-    assert [(slice(6, 24), slice(8, 34)), WHOLE] == SEEN
+    (tmp_path / "masks").mkdir()
+    for k in range(7):
+        write_image(torch.roll(hole(), k, 2), tmp_path / "masks" / f"{k}.png")
+    for number, masks in enumerate((mask, tmp_path / "masks")):
+        inpaint_clip(clip, masks, tmp_path / f"{number}.mp4", black, FillOptions(look_ahead=True))
+    inpaint_clip(clip, mask, tmp_path / "n.mp4", black)
+    assert torch.equal(SEEN[0], (hole() > 0).float().amax(0, keepdim=True))
+    assert SEEN[1].sum() == 10 * (18 + 6)
+    assert SEEN[2] is None
 
 
 def test_a_stopped_job_goes_on(tmp_path: Path, clip: Path, mask: Path) -> None:
     starts = []
 
     def until(frames: int):
-        def fill(pairs: Iterator[tuple[Tensor, Tensor]], start: int, box: Box) -> Iterator[Tensor]:
+        def fill(pairs: Iterator[tuple[Tensor, Tensor]], start: int, area: Tensor | None) -> Iterator[Tensor]:
             starts.append(start)
-            for index, frame in enumerate(black(pairs, start, box), start):
+            for index, frame in enumerate(black(pairs, start, area), start):
                 if index == frames:
                     raise KeyboardInterrupt
                 yield frame

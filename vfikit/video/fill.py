@@ -1,5 +1,6 @@
 """A whole clip with something taken out: frames and masks in, filled frames out, so that a job can be gone on with."""
 
+import functools
 import itertools
 import sys
 import time
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ..files import InputError, atomic
-from ..inference import WHOLE, Box, surroundings
 from .encode import common_base
 from .frames import Frame, Info
 from .images import IMAGES, numbered, read_image
@@ -23,8 +23,8 @@ from .reader import VideoReader
 from .sinks import Sink
 from .work import Parts, Work
 
-# (pairs of frame (1, 3, H, W) in [0, 1] and mask (1, 1, H, W), first frame to give back, box) to filled frames
-Fill = Callable[[Iterator[tuple[Tensor, Tensor]], int, Box], Iterator[Tensor]]
+# (pairs of frame (1, 3, H, W) in [0, 1] and mask (1, 1, H, W), first frame to give, what any mask covers) to frames
+Fill = Callable[[Iterator[tuple[Tensor, Tensor]], int, Tensor | None], Iterator[Tensor]]
 EXACT = (".png", ".bmp", ".tif", ".tiff", ".ppm")  # masks in these hold just what was painted
 
 
@@ -32,7 +32,7 @@ EXACT = (".png", ".bmp", ".tif", ".tiff", ".ppm")  # masks in these hold just wh
 class FillOptions:
     """How a filled clip is written; ``segment`` frames are what a stop can cost.
 
-    With ``crop``, only so many pixels around all holes are given to the network.
+    With ``look_ahead``, all masks are read first, and ``fill`` is told what any of them covers, (1, H, W); else None.
     """
 
     audio: bool = True
@@ -40,7 +40,7 @@ class FillOptions:
     image_suffix: str = ".png"
     input_fps: Fraction = Fraction(24)  # of images
     segment: int = 25
-    crop: int | None = None
+    look_ahead: bool = False
 
 
 class FillReport(NamedTuple):
@@ -76,13 +76,13 @@ def inpaint_clip(
         raise InputError(f"{mask}: no such file")
     with open_clip([source], options.input_fps) as reader:
         next(masks(mask, reader.info))  # what is wrong with them is said before anything is done
-        box = surroundings_of(mask, reader.info, options.crop)
+        area = covered(mask, reader.info) if options.look_ahead else None
         base = common_base(reader.info.time_base, 1)
         sink = open_sink(*(reader, output, reader.info.rate, base), options.image_suffix, options.audio, options.crf)
         key = key_of([source, mask], options, identity, options.segment)
         with kept_if_stopped(Work(output, key)) as work:
             job = _Job(reader, masks(mask, reader.info), mask, progress)
-            parts, reused = job.write(fill, box, sink, work, options.segment)
+            parts, reused = job.write(fill, area, sink, work, options.segment)
             with atomic(output) as temporary:
                 frames = sink.finish(parts, temporary)
     return FillReport(frames, job.holed, reused, time.monotonic() - started)
@@ -96,20 +96,20 @@ class _Job:
         self.waiting: deque[tuple[Frame, bool]] = deque()  # read, not yet written
         self.holed = self.read = 0
 
-    def write(self, fill: Fill, box: Box, sink: Sink, work: Work, length: int) -> tuple[Parts, int]:
+    def write(self, fill: Fill, area: Tensor | None, sink: Sink, work: Work, length: int) -> tuple[Parts, int]:
         """The segments, those finished before as they are; how many those were."""
         done = next(index for index in itertools.count() if work.record(index) is None)
         if self.progress and done:
             self.progress(done * length, self.reader.info.count)
-        frames, index = self.filled(fill, done * length, box), done
+        frames, index = self.filled(fill, done * length, area), done
         while (head := next(frames, None)) is not None:
             segment = itertools.chain([head], itertools.islice(frames, length - 1))
             work.commit(index, sink.write(work.path(index, sink.suffix), segment))
             index += 1
         return work.parts(index, sink.suffix), done
 
-    def filled(self, fill: Fill, start: int, box: Box) -> Iterator[Frame]:
-        for rgb in fill(self.pairs(start), start, box):
+    def filled(self, fill: Fill, start: int, area: Tensor | None) -> Iterator[Frame]:
+        for rgb in fill(self.pairs(start), start, area):
             frame, holed = self.waiting.popleft()
             self.holed += holed
             picture = rgb[0].cpu()
@@ -165,15 +165,7 @@ def _hole(rgb: Tensor, path: Path, info: Info) -> Tensor:
     return (rgb.amax(0, keepdim=True) > (0 if path.suffix.lower() in EXACT else 0.5)).float()
 
 
-def surroundings_of(mask: Path, info: Info, margin: int | None) -> Box:
-    """The box that holds all holes and ``margin`` pixels more; the whole frame for None. Reads every mask once."""
-    if margin is None:
-        return WHOLE
-    once = (mask.is_dir() and len(numbered(mask)) > 1) or not (mask.is_dir() or is_image(mask))
+def covered(mask: Path, info: Info) -> Tensor:
+    """What any mask covers, (1, H, W); reads every mask once."""
     holes = masks(mask, info)
-    union = next(holes, None)
-    if union is None:
-        return WHOLE
-    for hole in holes if once else ():
-        union = torch.maximum(union, hole)
-    return surroundings(union > 0, margin)
+    return functools.reduce(torch.maximum, itertools.islice(holes, 1) if for_all_frames(mask) else holes)
