@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from vfikit.ops import adacof, dsepconv
+from vfikit.ops import adacof, deform_conv2d, dsepconv
 
 from .paired import Call, Compare, Prepare
 from .peers import peers
+from .plain import deform_conv2d as plain_deform
 from .plain import dsepconv as plain_dsepconv
 from .plain.adacof import embedded, grid_sampled, grid_sampled_at_once, indexed
 
@@ -57,7 +58,7 @@ def dsepconv_inputs(size: tuple[int, int], kernel: int, channels: int, offsets: 
     return image.to(device), v, h, down, right, torch.rand(shape, generator=generator).to(device)
 
 
-def gradients(op: Callable[..., Tensor], inputs: Inputs | Separable, grad: Tensor) -> tuple[Tensor, ...]:
+def gradients(op: Callable[..., Tensor], inputs: Iterable[Tensor], grad: Tensor) -> tuple[Tensor, ...]:
     """Forward and backward, to all inputs."""
     return torch.autograd.grad(op(*inputs), inputs, grad)
 
@@ -168,6 +169,41 @@ def test_dsepconv_forward_backward(compare: Compare, offsets: str, device: str) 
         rounds=3,
         device=device,
     )
+
+
+def deform_conv2d_inputs(offsets: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """input, offset, weight, bias, mask as in E2FGVI's alignment: 128 channels at 60x108, 16 offset groups, 3x3."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(1, 128, 60, 108, generator=generator),
+        field((1, 288, 60, 108), offsets, generator),
+        torch.randn(128, 128, 3, 3, generator=generator) / 34,
+        torch.randn(128, generator=generator),
+        torch.rand(1, 144, 60, 108, generator=generator),
+    ]
+    return [t.to(device, dtype) for t in inputs]
+
+
+def padded_deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    return deform_conv2d(input, offset, weight, bias, padding=1, mask=mask)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("offsets", ["noise", "smooth"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_deform_conv2d(compare: Compare, backward: bool, offsets: str, device: str) -> None:
+    inputs = deform_conv2d_inputs(offsets, device)
+    others = {"grid_sample, convolution": partial(plain_deform.grid_sampled, padding=1), **peers("deform_conv2d")}
+    targets = {"mmcv": (4.0 if backward else 6.0) if device == "cpu" else 1.0} if "mmcv" in others else {}
+    name = f"deform_conv2d forward{' + backward' if backward else ''} 60x108 C128 G16 3x3 {offsets}"
+    if backward:
+        leaves, grad = [t.requires_grad_() for t in inputs], torch.rand(1, 128, 60, 108, device=device)
+        calls = {other: partial(gradients, call, leaves, grad) for other, call in others.items()}
+        compare(name, partial(gradients, padded_deform_conv2d, leaves, grad), calls, targets, 5, device)
+        return
+    with torch.no_grad():
+        calls = {other: partial(call, *inputs) for other, call in others.items()}
+        compare(name, partial(padded_deform_conv2d, *inputs), calls, targets, 9, device)
 
 
 def run_for_memory(

@@ -25,6 +25,9 @@ INSTANCES = {
     ]
     for op in ("adacof", "dsepconv")
 }
+INSTANCES["deform_conv2d"] = [
+    f"deform_conv2d_{kernel}<{type_}>" for kernel, type_ in product(("columns", "gradients"), NAMES.values())
+]
 SOURCE = """
 #include "%s.cu"
 #include <cstring>

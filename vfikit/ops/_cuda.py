@@ -6,6 +6,7 @@ private names of torch: this file is the only one that knows them.
 
 import functools
 import importlib.util
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ BLOCK = (32, 8, 1)  # pixels of one thread block; a warp is 32 neighbours of one
 MOST_BLOCKS = (2**20, 65535, 65535)  # the kernels stride over more
 # Backward: how many maps there are, and whether a thread owns a row of their taps or all of them.
 BACKWARD = {"adacof_backward": (3, "row"), "dsepconv_backward": (5, "all")}
+# Sizes: channels, height, width, kernel's height and width, offset groups ..., the pixels at hand.
+COLUMNS = ("deform_conv2d_columns", "deform_conv2d_gradients")
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "f16", torch.bfloat16: "bf16"}
 
 
@@ -40,6 +43,12 @@ def plan(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> l
         raise ValueError(f"{name}: sizes are {tuple(sizes)}, expected each below 2**30 on CUDA")
     first = tensors[0]
     assert first is not None
+    if name in COLUMNS:
+        rows, tiles = math.prod(sizes[3:6]), -(-sizes[-1] // math.prod(BLOCK))
+        grid = (min(tiles, MOST_BLOCKS[0]), min(rows, MOST_BLOCKS[1]), 1)
+        return [
+            Launch(f"{name}<{_TYPES[first.dtype]}>", grid, tuple(t for t in tensors if t is not None), tuple(sizes))
+        ]
     batch, channels, _, _, kernel, height, width = sizes[:7]
     block = channels if channels <= 4 else 8 if channels <= 8 else 16  # channels that share the maps' reads
     blocks, tiles = -(-channels // block), -(-width // BLOCK[0]) * -(-height // BLOCK[1])
@@ -67,10 +76,10 @@ def launch(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) ->
 
     The tensors must be contiguous and of the first one's type (float32, float64, float16 or bfloat16) and device. Only
     the gradient of the input has the type of the arithmetic, float32 for half types, and is added to: it comes zeroed.
-    None is a gradient that is not wanted.
+    None is a gradient that is not wanted; a tensor without numbers reaches the kernel as a null pointer.
     """
     for run in plan(name, tensors, sizes):
-        _run(name.split("_")[0], run)
+        _run(name.rpartition("_")[0], run)
 
 
 def _run(op: str, run: Launch) -> None:

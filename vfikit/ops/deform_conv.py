@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-from . import _cpu
+from . import _cpu, _deform_conv_cpu, _deform_conv_cuda
 from ._deform_conv import deform_conv2d_backward_reference, deform_conv2d_reference
-from ._pixels import Launch, compute_type, stored_type
+from ._pixels import compute_type
 
 
 def deform_conv2d(
@@ -182,69 +182,26 @@ def _backward_flops(
     return 2 * _flops(input, offset, weight)
 
 
-def _sizes(input: Tensor, offset: Tensor, weight: Tensor, steps: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    groups, moved = input.shape[1] // weight.shape[1], offset.shape[1] // (2 * weight.shape[2] * weight.shape[3])
-    kernel = (*weight.shape[2:], groups, moved, *offset.shape[2:])
-    return (*input.shape, weight.shape[0], *kernel, *(size for step in steps for size in step))
-
-
-def _stored(launch: Launch, *tensors: Tensor | None) -> list[Tensor | None]:
-    stored = stored_type(launch, *(t for t in tensors if t is not None))
-    return [None if t is None else t.to(stored).contiguous() for t in tensors]
-
-
-def _native_forward(
-    launch: Launch,
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    *steps: Sequence[int],
-) -> Tensor:
-    tensors = _stored(launch, input, offset, weight, bias, mask)
-    shape, sizes = (input.shape[0], weight.shape[0], *offset.shape[2:]), _sizes(input, offset, weight, steps)
-    output = torch.empty(shape, dtype=_type_of(tensors), device=input.device)
-    if output.numel():
-        launch("deform_conv2d_forward", (*tensors, output), sizes)
-    return output.to(input.dtype)
-
-
-def _native_backward(
-    launch: Launch,
-    grad: Tensor,
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    steps: Sequence[Sequence[int]],
-    with_input: bool,
-) -> list[Tensor]:
-    inputs = (input, offset, weight, mask)
-    tensors = _stored(launch, *inputs)
-    wanted = [tensors[0] if with_input else None, *tensors[1:]]
-    grads = [None if t is None else torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in wanted]
-    if grad.numel():
-        given = grad.to(_type_of(tensors)).contiguous()
-        launch("deform_conv2d_backward", (given, *tensors, *grads), _sizes(input, offset, weight, steps))
-    like = [input if t is None else t for t in inputs]
-    return [input.new_empty(0) if g is None else g.to(t.dtype) for g, t in zip(grads, like)]
-
-
-def _type_of(tensors: Sequence[Tensor | None]) -> torch.dtype:
-    return next(t.dtype for t in tensors if t is not None)
-
-
 if _cpu.available():
 
     @_forward.register_kernel("cpu")
     def _(input, offset, weight, bias, mask, stride, padding, dilation):  # type: ignore[no-untyped-def]
-        return _native_forward(_cpu.launch, input, offset, weight, bias, mask, stride, padding, dilation)
+        return _deform_conv_cpu.forward(input, offset, weight, bias, mask, stride, padding, dilation)
 
     @_backward.register_kernel("cpu")
     def _(grad, input, offset, weight, mask, stride, padding, dilation, with_input):  # type: ignore[no-untyped-def]
         steps = (stride, padding, dilation)
-        return _native_backward(_cpu.launch, grad, input, offset, weight, mask, steps, with_input)
+        return _deform_conv_cpu.backward(grad, input, offset, weight, mask, steps, with_input)
+
+
+@_forward.register_kernel("cuda")
+def _(input, offset, weight, bias, mask, stride, padding, dilation):  # type: ignore[no-untyped-def]
+    return _deform_conv_cuda.forward(input, offset, weight, bias, mask, stride, padding, dilation)
+
+
+@_backward.register_kernel("cuda")
+def _(grad, input, offset, weight, mask, stride, padding, dilation, with_input):  # type: ignore[no-untyped-def]
+    return _deform_conv_cuda.backward(grad, input, offset, weight, mask, (stride, padding, dilation), with_input)
 
 
 class ModulatedDeformConv2d(nn.Module):
