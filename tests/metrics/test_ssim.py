@@ -47,7 +47,7 @@ def test_differentiable() -> None:
 
 def test_rejects() -> None:
     prediction, target = pair()
-    with pytest.raises(ValueError, match="expected 'uniform', 'gaussian' or 'volume'"):
+    with pytest.raises(ValueError, match="expected 'uniform', 'wide', 'gaussian' or 'volume'"):
         ssim(prediction, target, "box")
     with pytest.raises(ValueError, match="at least 11 pixels a side"):
         ssim(prediction[..., :10], target[..., :10], "gaussian")

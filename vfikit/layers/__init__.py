@@ -11,6 +11,7 @@ from .attention import (
 from .discriminators import ConvDiscriminator, PatchDiscriminator
 from .focal import FocalAttention, FocalBlock, FusionFeedForward, WindowPooling
 from .gridnet import GridNet
+from .i3d import I3D
 from .image_autoencoder import ImageAutoencoder
 from .inflate import VideoTransformer, inflate, inflate_block
 from .kernel_estimator import KernelEstimator
@@ -34,6 +35,7 @@ from .video_attention import JointSpaceTimeAttention, RelativeAttention, SpaceTi
 from .video_resnet import FrameConv3d, VideoDownsample, VideoResBlock, VideoUpsample
 
 __all__ = [
+    "I3D",
     "Conv3DLayer",
     "ConvDiscriminator",
     "Downsample",

@@ -5,15 +5,24 @@ from .frechet import FID, frechet_distance
 from .lpips import LPIPS
 from .pixels import interpolation_error, normalized_interpolation_error, psnr, quantise
 from .ssim import ssim
+from .temporal import flicker, occlusion, warping_error
+from .video_distances import VFID, VideoDistance, kernel_distance, published_frechet_distance
 
 __all__ = [
     "FID",
     "LPIPS",
+    "VFID",
     "FloLPIPS",
+    "VideoDistance",
+    "flicker",
     "frechet_distance",
     "interpolation_error",
+    "kernel_distance",
     "normalized_interpolation_error",
+    "occlusion",
     "psnr",
+    "published_frechet_distance",
     "quantise",
     "ssim",
+    "warping_error",
 ]

@@ -1,4 +1,4 @@
-"""Structural similarity (Wang et al., 2004) in the three conventions under which figures are published."""
+"""Structural similarity (Wang et al., 2004) in the conventions under which figures are published."""
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +14,19 @@ def ssim(prediction: Tensor, target: Tensor, window: str = "uniform") -> Tensor:
 
     ``"uniform"``: 7x7 box and sample covariance (49/48), scikit-image's default, which CDFI reports.
     ``"gaussian"``: 11x11 Gaussian of sigma 1.5 and population covariance, as in the paper.
-    Both average the map where the whole window lies in the frame, per channel, then over channels. Raises ValueError
+    ``"wide"``: 65x65 box and sample covariance (4225/4224), which video inpainting reports.
+    These average the map where the whole window lies in the frame, per channel, then over channels. Raises ValueError
     for frames smaller than the window.
     ``"volume"``: channels as a third axis, 11x11x11 Gaussian, borders repeated, of any size: LDMVFI's figures.
     """
     check_frames("ssim", prediction, target)
-    if window not in ("uniform", "gaussian", "volume"):
-        raise ValueError(f"ssim: window is {window!r}, expected 'uniform', 'gaussian' or 'volume'")
+    if window not in ("uniform", "wide", "gaussian", "volume"):
+        raise ValueError(f"ssim: window is {window!r}, expected 'uniform', 'wide', 'gaussian' or 'volume'")
     if window == "volume":
         return _volume(prediction.double(), target.double())
     taps = _taps(window).to(prediction.device)
-    side, correction = len(taps), 49 / 48 if window == "uniform" else 1.0
+    side = len(taps)
+    correction = 1.0 if window == "gaussian" else side**2 / (side**2 - 1)
     if min(target.shape[2:]) < side:
         raise ValueError(f"ssim: frames are {tuple(target.shape[2:])}, expected at least {side} pixels a side")
     x, y = prediction.double(), target.double()  # float32 would invent variance in flat regions
@@ -55,8 +57,9 @@ def _volume(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _taps(window: str) -> Tensor:
-    if window == "uniform":
-        return torch.full((7,), 1 / 7, dtype=torch.float64)
+    if window != "gaussian":
+        side = 7 if window == "uniform" else 65
+        return torch.full((side,), 1 / side, dtype=torch.float64)
     taps = torch.exp(-0.5 * (torch.arange(-5.0, 6.0, dtype=torch.float64) / 1.5) ** 2)
     return taps / taps.sum()
 

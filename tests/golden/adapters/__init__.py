@@ -24,6 +24,7 @@ from . import (
     video_ldm_layers,
     video_ldm_nets,
     video_ldm_schedule,
+    video_metrics,
 )
 from .case import Case
 
@@ -99,6 +100,12 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "video_ldm.conditioning": video_ldm_schedule.conditioning,
     "video_ldm.upsampler_input": video_ldm_schedule.upsampler,
     "video_ldm.long_schedule": video_ldm_schedule.long_video,
+    "e2fgvi.features": video_metrics.features,
+    "lvdm_i3d.forward": video_metrics.lvdm_i3d,
+    "lvdm.metrics": video_metrics.lvdm_metrics,
+    "e2fgvi.frechet": video_metrics.frechet,
+    "e2fgvi.warp_error": video_metrics.warp_error,
+    "e2fgvi.psnr_ssim": video_metrics.psnr_ssim,
     "e2fgvi.flow_warp": e2fgvi_layers.flow_warp,
     "e2fgvi.spynet": e2fgvi_layers.spynet,
     "e2fgvi.deform_align": e2fgvi_layers.deform_align,
