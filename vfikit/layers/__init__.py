@@ -8,7 +8,7 @@ from .attention import (
     SpatialTransformer,
     TokenAttention,
 )
-from .discriminators import ConvDiscriminator, PatchDiscriminator
+from .discriminators import ConvDiscriminator, PatchDiscriminator, VideoPatchDiscriminator
 from .focal import FocalAttention, FocalBlock, FusionFeedForward, WindowPooling
 from .gridnet import GridNet
 from .i3d import I3D
@@ -76,6 +76,7 @@ __all__ = [
     "VectorQuantizer",
     "VideoDownsample",
     "VideoResBlock",
+    "VideoPatchDiscriminator",
     "VideoTransformer",
     "VideoUpsample",
     "WindowAttention",

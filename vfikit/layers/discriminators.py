@@ -39,25 +39,40 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, in_channels: int = 3, width: int = 64, layers: int = 3) -> None:
         super().__init__()
         widths = [width * min(2**i, 8) for i in range(layers + 1)]
-        main: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        main: list[nn.Module] = [self._conv(in_channels, width, stride=2), nn.LeakyReLU(0.2)]
         for i, (wide, narrow) in enumerate(pairwise(widths), start=1):
-            stride = 2 if i < layers else 1
-            main += [
-                nn.Conv2d(wide, narrow, 4, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(narrow),
-                nn.LeakyReLU(0.2),
-            ]
-        self.main = nn.Sequential(*main, nn.Conv2d(widths[-1], 1, 4, padding=1))
+            conv = self._conv(wide, narrow, stride=2 if i < layers else 1, bias=False)
+            main += [conv, self._norm(narrow), nn.LeakyReLU(0.2)]
+        self.main = nn.Sequential(*main, self._conv(widths[-1], 1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Convolutions from N(0, 0.02), norms from N(1, 0.02), as published GANs start."""
         for module in self.main:
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.normal_(module.weight, std=0.02)
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.main(x.contiguous())
+
+    def _conv(self, wide: int, narrow: int, stride: int = 1, bias: bool = True) -> nn.Module:
+        return nn.Conv2d(wide, narrow, 4, stride=stride, padding=1, bias=bias)
+
+    def _norm(self, width: int) -> nn.Module:
+        return nn.BatchNorm2d(width)
+
+
+class VideoPatchDiscriminator(PatchDiscriminator):
+    """The same over patches of videos: (N, C, T, H, W) -> logits (N, 1, T, H', W').
+
+    Convolutions see three frames, and stride in space alone; ``contiguous`` as above.
+    """
+
+    def _conv(self, wide: int, narrow: int, stride: int = 1, bias: bool = True) -> nn.Module:
+        return nn.Conv3d(wide, narrow, (3, 4, 4), stride=(1, stride, stride), padding=1, bias=bias)
+
+    def _norm(self, width: int) -> nn.Module:
+        return nn.BatchNorm3d(width)

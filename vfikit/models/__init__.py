@@ -3,13 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from . import adacof, cdfi, e2fgvi, ldmvfi, lvdm
+from . import adacof, cdfi, e2fgvi, ldmvfi, lvdm, video_ldm
 from .adacof import AdaCoFConfig, AdaCoFNet
 from .cdfi import CDFIConfig, CDFINet
 from .e2fgvi import E2FGVIConfig, E2FGVINet
 from .ldmvfi import LDMVFIConfig, LDMVFINet
 from .lvdm import LVDMConfig, LVDMNet
 from .pretrained import Pretrained
+from .video_ldm import VideoLDMConfig, VideoLDMNet
 
 MODELS: dict[str, type[Pretrained]] = {
     "adacof": AdaCoFNet,
@@ -21,6 +22,7 @@ MODELS: dict[str, type[Pretrained]] = {
     "e2fgvi": E2FGVINet,
     "e2fgvi-hq": E2FGVINet,
     "lvdm": LVDMNet,
+    "video-ldm": VideoLDMNet,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     **adacof.PRESETS,
@@ -28,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     **ldmvfi.PRESETS,
     **e2fgvi.PRESETS,
     **lvdm.PRESETS,
+    **video_ldm.PRESETS,
 }
 
 __all__ = [
@@ -43,6 +46,8 @@ __all__ = [
     "LDMVFINet",
     "LVDMConfig",
     "LVDMNet",
+    "VideoLDMConfig",
+    "VideoLDMNet",
     "build",
 ]
 

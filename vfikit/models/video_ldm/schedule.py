@@ -20,14 +20,14 @@ class Window(NamedTuple):
     context: int
 
 
-def windows(num_frames: int, length: int, context: int = 2) -> list[Window]:
-    """The windows that cover ``num_frames``: the first knows one frame, every other ``context``.
+def windows(num_frames: int, length: int, context: int = 2, first: int = 1) -> list[Window]:
+    """The windows that cover ``num_frames``: the first knows ``first`` frames, every other ``context``.
 
     The last may overrun and is to be cut.
     """
     if not 1 <= context < length:
         raise ValueError(f"windows: {context} known frames of {length}, expected at least 1 and fewer than all")
-    found = [Window(0, length, 1)]
+    found = [Window(0, length, first)]
     while found[-1].end < num_frames:
         start = found[-1].end - context
         found.append(Window(start, start + length, context))

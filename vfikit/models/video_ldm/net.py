@@ -1,0 +1,231 @@
+"""Video-LDM: a latent diffusion model of images, aligned in time (arXiv:2304.08818, CVPR 2023).
+
+    frames -> autoencoder -> latents; noise -> generator -> latents of key frames, -> interpolator, twice, -> decoder
+    with temporal layers -> frames -> upsampler -> frames of four times the sides
+
+One network generates and predicts: where it is told known frames, it continues them. Videos are (B, T, 3, H, W), RGB in
+[0, 1]; their sides are to be multiples of ``multiple``.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ...diffusion import Sampling, Schedule, betas
+from ...layers.image_autoencoder import ImageAutoencoder
+from ..pretrained import Pretrained
+from .config import VideoLDMConfig
+from .denoiser import DecoderMixers, Given, VideoDenoiser, to_noise
+from .generation import Request, generate_latents
+from .published import loadable, published_keys
+from .schedule import condition
+from .text import encode_text
+from .upsampler import Noised, Upsampler
+
+
+class VideoLDMNet(Pretrained):
+    """``forward(frames, t=None, noise=None)``: videos in [0, 1] -> the same, noised to ``t`` and denoised in one step.
+
+    ``generate`` makes videos. ``denoise``, ``decode`` and ``upsampler.denoise`` are what training needs.
+    """
+
+    config_type = VideoLDMConfig
+    config: VideoLDMConfig
+
+    def __init__(self, config: VideoLDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        auto, unet, numbers = config.autoencoder, config.unet, config.schedule
+        self.autoencoder = ImageAutoencoder(
+            auto.width, auto.multipliers, auto.blocks, auto.latent_channels, auto.groups
+        )
+        self.decoder_mixers = DecoderMixers(self.autoencoder, auto.groups, auto.alpha)
+        self.generator = VideoDenoiser(unet, config.frames, config.distance)
+        self.interpolator = _interpolator(config) if config.interpolation else None
+        self.upsampler = Upsampler(config.upsampler) if config.upsampling else None
+        self.labels = nn.ModuleList(nn.Embedding(1 + kinds, unet.text_width) for kinds in config.labels)
+        self.schedule = Schedule(betas(numbers.name, numbers.timesteps, numbers.start, numbers.end))
+        self.multiple = auto.factor
+
+    def forward(self, frames: Tensor, t: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """Every part that generates: encoder, generator, decoder. ``t`` (B,) is by default early, 0.3 of all times.
+
+        ``noise``, of the latents' shape, is none unless given: then the latents are only scaled down.
+        """
+        latents = self.encode(frames)
+        if t is None:
+            t = torch.full((len(frames),), self.config.schedule.timesteps * 3 // 10, device=frames.device)
+        noisy = self.schedule.add_noise(latents, torch.zeros_like(latents) if noise is None else noise, t)
+        given = Given(self.no_text(len(frames)), planes=self.nothing_known(latents))
+        predicted = self.generator(noisy, t, given)
+        found = to_noise(self.schedule, self.config.schedule.prediction, noisy, t, predicted)
+        return self.decode(self.schedule.predict_start(noisy, found, t))
+
+    def nothing_known(self, latents: Tensor) -> Tensor | None:
+        """The condition that tells the generator of no frame; None where it takes none."""
+        if not self.config.unet.planes:
+            return None
+        return condition(latents, torch.zeros(latents.shape[1]))
+
+    def no_text(self, videos: int, labels: Tensor | None = None) -> Tensor:
+        """What stands for a text where there is none, (videos, tokens, width): zeros, and the labels' embeddings.
+
+        ``labels`` (videos, kinds) counts from 1; 0, the default, is "not given".
+        """
+        like = next(self.generator.parameters())
+        if not self.labels:
+            return torch.zeros(videos, 1, self.config.unet.text_width, device=like.device, dtype=like.dtype)
+        if labels is None:
+            labels = torch.zeros(videos, len(self.labels), dtype=torch.int64, device=like.device)
+        return torch.stack([embed(labels[:, i]) for i, embed in enumerate(self.labels)], dim=1)
+
+    def encode(self, frames: Tensor, sample: bool = False) -> Tensor:
+        """Latents (B, T, C, h, w) of videos in [0, 1]: the posterior's mean, or a draw from it."""
+        posterior = self.autoencoder.encode((2 * frames - 1).flatten(0, 1))
+        latents = posterior.sample() if sample else posterior.mean
+        return (latents * self.config.autoencoder.scale).unflatten(0, frames.shape[:2])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Videos in about [0, 1], a window of the config's frames at a time, so that any length fits."""
+        windows = latents.split(self.config.frames, dim=1)
+        return torch.cat([self._decode(window) for window in windows], dim=1)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        flat = latents.flatten(0, 1) / self.config.autoencoder.scale
+        frames = self.decoder_mixers(self.autoencoder, flat, latents.shape[1])
+        return ((frames + 1) / 2).unflatten(0, latents.shape[:2])
+
+    def decode_images(self, latents: Tensor) -> Tensor:
+        """Frame by frame, as the image autoencoder does."""
+        frames = self.autoencoder.decode(latents.flatten(0, 1) / self.config.autoencoder.scale)
+        return ((frames + 1) / 2).unflatten(0, latents.shape[:2])
+
+    def denoise(self, denoiser: VideoDenoiser, latents: Tensor, t: Tensor, given: Given) -> Noised:
+        """A training pass over latents (B, T, C, h, w) at times (B,): its prediction, and what that should be."""
+        noise = torch.randn_like(latents)
+        prediction = denoiser(self.schedule.add_noise(latents, noise, t), t, given)
+        velocity = self.config.schedule.prediction == "velocity"
+        return Noised(prediction, self.schedule.velocity(latents, noise, t) if velocity else noise)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str | list[str] | None = None,
+        *,
+        num_frames: int = 8,
+        num_videos: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        context_guidance_scale: float = 1.0,
+        negative_prompt: str = "",
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        temporal_prompt_embeds: Tensor | None = None,
+        labels: list[int] | None = None,
+        frames: Tensor | None = None,
+        interpolations: int = 0,
+        upsample: bool = False,
+        eta: float | None = None,
+        sampler: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Videos (num_videos, num_frames, 3, H, W) in [0, 1], of ``height`` x ``width``, the config's unless given.
+
+        More frames than a window holds are predicted, window after window, from the last two; with ``frames`` (B, S, 3,
+        height, width) the video continues those, which it begins with. With ``interpolations`` (1 or 2) a quarter or a
+        sixteenth of the frames are made so, and three put between every two, once or twice. ``upsample`` gives four
+        times the sides. ``temporal_prompt_embeds`` is what the temporal layers read of the prompt where the spatial
+        ones read ``prompt_embeds`` of a tuned text encoder. ``context_guidance_scale`` leans further towards what the
+        known frames ask for. Raises ValueError for what this model has no network for.
+        """
+        size = (height or self.config.size[0], width or self.config.size[1])
+        videos = num_videos if frames is None else len(frames)
+        texts = self.texts(videos, prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, labels)
+        request = Request(
+            (videos, num_frames, *self.latent_size(size)),
+            *(texts[0], texts[1], temporal_prompt_embeds, guidance_scale, context_guidance_scale),
+            self.sampling(num_inference_steps, eta, sampler),
+            interpolations,
+            generator,
+        )
+        known = None if frames is None else self.encode(frames.to(texts[0]))
+        if upsample and self.upsampler is None:
+            raise ValueError("generate: upsample, but this model has no upsampler")
+        video = self.decode(generate_latents(self, request, known)).clamp(0, 1)
+        if upsample and self.upsampler is not None:
+            return self.upsampler.upsample(video, texts[0], request.sampling, generator=generator)
+        return video
+
+    def sampling(self, steps: int | None, eta: float | None, sampler: str | None) -> Sampling:
+        """The config's, but for what is given."""
+        known = self.config.sampling
+        return Sampling(
+            sampler or known.sampler,
+            known.steps if steps is None else steps,
+            known.eta if eta is None else eta,
+            known.spacing,
+        )
+
+    def latent_size(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of frames of ``size``."""
+        if size[0] % self.multiple or size[1] % self.multiple:
+            raise ValueError(f"generate: frames of {size[0]} x {size[1]}, expected multiples of {self.multiple}")
+        return self.config.unet.out_channels, size[0] // self.multiple, size[1] // self.multiple
+
+    def texts(
+        self,
+        videos: int,
+        prompt: str | list[str] | None,
+        negative_prompt: str,
+        embeds: Tensor | None,
+        negative_embeds: Tensor | None,
+        labels: list[int] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """What is asked for, and what guidance leads away from, (videos, tokens, width) each."""
+        nothing = self.no_text(videos)
+        if labels is not None:
+            if not self.labels or len(labels) != len(self.labels):
+                raise ValueError(f"generate: {len(labels)} labels, expected {len(self.labels)}, as the model has")
+            return self.no_text(videos, torch.tensor([labels] * videos, device=nothing.device)), nothing
+        if prompt is not None and embeds is None:
+            if not self.config.text_encoder:
+                raise ValueError("generate: got a prompt, but this model was made without a text encoder")
+            prompts = [prompt] if isinstance(prompt, str) else prompt
+            embeds = encode_text(self.config.text_encoder, prompts, nothing)
+            if negative_embeds is None:
+                negative_embeds = encode_text(self.config.text_encoder, [negative_prompt], nothing)
+        if embeds is None:
+            return nothing, nothing
+        if len(embeds) not in (1, videos):
+            raise ValueError(f"generate: {len(embeds)} prompts, expected one or {videos}, one a video")
+        negative = torch.zeros_like(embeds) if negative_embeds is None else negative_embeds
+        return embeds.expand(videos, -1, -1), negative.expand(videos, -1, -1)
+
+    def published_keys(self) -> list[tuple[str, str]]:
+        return published_keys(self)
+
+    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return loadable(self, state)
+
+    def add_interpolator(self) -> None:
+        """A network for the frames between frames, which begins as the generator; for one that has none yet."""
+        self.config = replace(self.config, interpolation=True)
+        self.interpolator = _interpolator(self.config)
+        own = self.interpolator.state_dict()
+        for name, tensor in self.generator.state_dict().items():
+            if own[name].shape == tensor.shape:  # one plane more, the rate's, is new
+                own[name].copy_(tensor)
+
+    def add_upsampler(self) -> None:
+        """A new network that enlarges; for one that has none yet."""
+        self.config = replace(self.config, upsampling=True)
+        self.upsampler = Upsampler(self.config.upsampler)
+
+
+def _interpolator(config: VideoLDMConfig) -> VideoDenoiser:
+    """As the generator, but told the rate too, by a plane more."""
+    planes = config.autoencoder.latent_channels + 2
+    return VideoDenoiser(replace(config.unet, planes=planes), config.frames, config.distance)
