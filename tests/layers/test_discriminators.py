@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vfikit.layers.discriminators import ConvDiscriminator, PatchDiscriminator
+from vfikit.layers.discriminators import ConvDiscriminator, PatchDiscriminator, VideoPatchDiscriminator
 
 
 def test_widths_and_strides() -> None:
@@ -43,3 +43,16 @@ def test_patches() -> None:
     rows = x.grad.abs().sum((0, 1, 3)).nonzero()
     assert rows.max() - rows.min() + 1 == 70
     assert discriminator.main[2].weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_patches_of_videos_see_neighbouring_frames() -> None:
+    judge = VideoPatchDiscriminator(width=4, layers=2).eval()
+    video = torch.randn(2, 3, 9, 24, 32)
+    logits = judge(video)
+    changed = video.clone()
+    changed[0, :, 8] += 1
+    difference = (judge(changed) - logits).abs().amax((1, 3, 4))
+    assert logits.shape[:3] == (2, 1, 9)
+    assert difference[0, 8] > 0
+    assert not difference[0, :4].any()  # four convolutions reach four frames
+    assert not difference[1].any()

@@ -229,7 +229,7 @@ def test_published_keys_and_sizes(name: str) -> None:
     config = {key: value for key, value in spec["config"].items() if not key.startswith("n_")}
     with torch.device("meta"):
         net = inflate(UNet2DConditionModel(**config), heads=spec["config"]["n_temp_heads"])
-    ours = {published_name(key): list(value.shape) for key, value in net.state_dict().items()}
+    ours = {published_name(key): list(value.shape) for key, value in net.named_parameters()}
     dummies = {key for key in spec["keys"] if key.endswith(".dummy")}
     assert ours == {key: shape for key, shape in spec["keys"].items() if key not in dummies}
     assert sum(p.numel() for p in net.parameters()) + len(dummies) == spec["parameters"]

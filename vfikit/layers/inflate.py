@@ -162,6 +162,10 @@ class ConditionEncoder(nn.Module):
             layers += [nn.Conv2d(width, width, 3, stride=2, padding=1), nn.SiLU()]
         self.layers = nn.Sequential(*layers)
         self.proj_out = nn.Conv2d(width, channels, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The last layer is zero."""
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)  # type: ignore[arg-type]
 

@@ -28,12 +28,17 @@ def positional_encoding(
     """
     if dim % 2 or encoding not in ENCODINGS:
         raise ValueError(f"positional_encoding: {encoding!r} of width {dim}, expected {ENCODINGS} of an even width")
+    return _encoding(length, torch.arange(dim, device=device), dim, encoding)
+
+
+def _encoding(length: int, channel: Tensor, dim: int, encoding: Encoding) -> Tensor:
+    """The columns ``channel`` (C,), int64, of the table of width ``dim``."""
     if encoding == "none":
-        return torch.zeros(length, dim, device=device)
-    exponents = torch.arange(dim // 2, device=device, dtype=torch.float32) / dim
+        return torch.zeros(length, len(channel), device=channel.device)
+    exponents = torch.div(channel, 2, rounding_mode="floor").float() / dim
     periods = (exponents * (math.log(10000) * (2 if encoding == "standard" else 1))).exp()
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] / periods
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    angles = torch.arange(length, device=channel.device, dtype=torch.float32)[:, None] / periods
+    return torch.where(channel % 2 == 0, angles.sin(), angles.cos())
 
 
 def causal_mask(num_frames: int, diagonal: bool = True, device: torch.device | None = None) -> Tensor:
@@ -77,7 +82,13 @@ class Conv3DLayer(nn.Module):
         super().__init__()
         self.block1 = _frame_convolution(channels, groups)
         self.block2 = _frame_convolution(channels, groups)
-        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.first_alpha = alpha
+        self.alpha = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """``alpha`` as it was at the beginning."""
+        nn.init.constant_(self.alpha, self.first_alpha)
 
     def forward(self, x: Tensor, num_frames: int, condition: Tensor | None = None) -> Tensor:
         """``condition``, shaped as ``x``, is added to what is convolved."""
@@ -98,8 +109,11 @@ class TemporalAttentionLayer(nn.Module):
 
     With ``context_dim`` it attends to a text of that width, without to the frames. ``alpha`` as in ``Conv3DLayer``.
     Heads are ``channels // heads`` wide. The encoding is added to what queries are made of, and to keys and values
-    where they come from the frames too. The published weights' ``pos_enc.dummy`` is accepted and has no use.
+    where they come from the frames too: of each channel the column that ``channel`` says, so that a net that has lost
+    some keeps those of the others. The published weights' ``pos_enc.dummy`` is accepted and has no use.
     """
+
+    channel: Tensor
 
     def __init__(
         self,
@@ -122,8 +136,15 @@ class TemporalAttentionLayer(nn.Module):
         self.k_proj = nn.Linear(source, width, bias=False)
         self.v_proj = nn.Linear(source, width, bias=False)
         self.o_proj = nn.Linear(width, channels, bias=False)
-        self.alpha = nn.Parameter(torch.full((1,), alpha))
-        self.register_load_state_dict_pre_hook(_drop_dummy)
+        self.code_width, self.first_alpha = channels, alpha
+        self.alpha = nn.Parameter(torch.empty(1))
+        self.register_buffer("channel", torch.arange(channels))
+        self.register_load_state_dict_pre_hook(_complete)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """``alpha`` as it was at the beginning."""
+        nn.init.constant_(self.alpha, self.first_alpha)
 
     def forward(self, x: Tensor, num_frames: int, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """``context`` (B or B * T, S, context_dim), of which a video's first row counts; there is one with a text only.
@@ -172,7 +193,7 @@ class TemporalAttentionLayer(nn.Module):
 
     def code(self, tokens: Tensor) -> Tensor:
         """The encoding of each frame, (T, 1, C), in the tokens' type."""
-        table = positional_encoding(tokens.shape[1], tokens.shape[3], self.encoding, tokens.device)
+        table = _encoding(tokens.shape[1], self.channel, self.code_width, self.encoding)
         return table.to(tokens.dtype)[:, None]
 
 
@@ -192,5 +213,7 @@ def _check_frames(layer: nn.Module, x: Tensor, num_frames: int) -> None:
         )
 
 
-def _drop_dummy(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _complete(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Published and image checkpoints know nothing of ``channel``, which in them is every one."""
     state.pop(f"{prefix}pos_enc.dummy", None)
+    state.setdefault(f"{prefix}channel", module.channel)

@@ -42,7 +42,7 @@ class ClipBatch(NamedTuple):
     """Clips (B, T, 3, H, W) in [0, 1], their places in the data (B,), and which of the strides they have (B,)."""
 
     frames: Tensor
-    index: Tensor
+    item: Tensor
     rate: Tensor
 
 
@@ -248,13 +248,14 @@ def distilled(model: VideoLDMNet, teacher: VideoLDMNet | None, batch: ClipBatch,
 @torch.no_grad()
 def quality(model: VideoLDMNet, data: Clips, limit: int | None = None, frames: int = FRAMES) -> Quality:
     """How near the first ``limit`` clips are to themselves, noised to 0.3 of all times and denoised in one step."""
-    device, rows = next(model.parameters()).device, []
+    device = next(model.parameters()).device
+    rows: list[dict[str, Any]] = []
     for index in range(min(len(data), limit or len(data))):
         clip = data.read(index, frames)[None].to(device)
         generator = torch.Generator().manual_seed(index)
         noise = torch.randn(model.encode(clip).shape, generator=generator).to(clip)
         made = quantise(model(clip, noise=noise)[0].float().clamp(0, 1))
-        row = {"name": data.name(index), "psnr": float(psnr(made, clip[0])), "ssim": float(ssim(made, clip[0]))}
-        rows.append(row)
+        found = {"psnr": float(psnr(made, clip[0]).mean()), "ssim": float(ssim(made, clip[0]).mean())}
+        rows.append({"name": data.name(index), **found})
     means = {name: sum(row[name] for row in rows) / len(rows) for name in ("psnr", "ssim")}
     return Quality(**means, per_clip=rows)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .net import VideoLDMNet
 
 UNET = "generator.unet."
-OWN = re.compile(r"\.(condition|over_frames)\.|^mid_block\.attentions\.\d+\.(conv3d|temporal)\.")
+OWN = re.compile(r"\.(condition|over_frames)\.|^mid_block\.attentions\.\d+\.(conv3d|temporal)\.|\.channel$")
 TEMPORAL = re.compile(r"\.(conv3ds|tempo_attns)\.\d+\.")
 
 
