@@ -6,6 +6,8 @@ returns the noise in them. Coefficients are computed in float64 and meet samples
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -197,6 +199,19 @@ def published_times(steps: int, timesteps: int = 1000) -> Tensor:
     return times[times < timesteps].flip(0)
 
 
+_WATCHERS: ContextVar[tuple[Callable[[], object], ...]] = ContextVar("_WATCHERS", default=())
+
+
+@contextmanager
+def watched(on_step: Callable[[], object]) -> Iterator[None]:
+    """Within it, ``on_step`` is called before every step of every trajectory: to show progress, say."""
+    token = _WATCHERS.set((*_WATCHERS.get(), on_step))
+    try:
+        yield
+    finally:
+        _WATCHERS.reset(token)
+
+
 class Step(NamedTuple):
     """One step of a trajectory: the time it left, x after it, and the x_0 that the model saw at ``t``."""
 
@@ -229,6 +244,8 @@ def trajectory(
         raise ValueError(f"trajectory: quantise with sampler {sampling.sampler!r}, expected 'ddim'")
     fresh = _fresh(noise, x)
     for t in times[len(times) - last :] if last is not None else times:
+        for on_step in _WATCHERS.get():
+            on_step()
         x = x if paste is None else paste(x)
         predicted_noise = model_fn(x, torch.full((x.shape[0],), t, device=x.device))
         moment = torch.full((x.shape[0],), t)

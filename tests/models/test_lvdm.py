@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vfikit import checkpoints
-from vfikit.diffusion import Sampling
+from vfikit.diffusion import Sampling, watched
 from vfikit.models import LVDMNet, build
-from vfikit.models.lvdm import Given, Prompt, VideoUNet, sample_clip
+from vfikit.models.lvdm import Given, VideoUNet, sample_clip
 from vfikit.models.lvdm.conditional import drawing
 from vfikit.models.lvdm.long_video import between_keys, decoded, key_latents, lengths, windows
 
@@ -31,25 +31,25 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("frames", [1, 16, 17, 41])
 def test_any_length(frames: int) -> None:
-    video = net().generate(frames, generator=seeded())
+    video = net().generate(num_frames=frames, generator=seeded())
     assert video.shape == (1, frames, 3, 8, 12)
     assert video.min() >= 0
     assert video.max() <= 1
-    assert torch.equal(video, net().generate(frames, generator=seeded()))
-    assert not torch.equal(video, net().generate(frames, generator=seeded(1)))
+    assert torch.equal(video, net().generate(num_frames=frames, generator=seeded()))
+    assert not torch.equal(video, net().generate(num_frames=frames, generator=seeded(1)))
 
 
 def test_without_interpolation_clips_continue() -> None:
     alone = build(replace(LVDM, short=None, interpolation=None))
     alone.load_state_dict({key: net().state_dict()[key] for key in alone.state_dict()})
-    video = alone.generate(30, generator=seeded(), height=12, width=8)
+    video = alone.generate(num_frames=30, generator=seeded(), height=12, width=8)
     assert video.shape == (1, 30, 3, 12, 8)
 
 
 def test_a_video_is_continued() -> None:
     """Its latents stand at the beginning; an image is a clip that stands still."""
     clip = torch.rand(2, 12, 3, 8, 12, generator=seeded(3))
-    video = net().generate(20, video=clip, generator=seeded())
+    video = net().generate(num_frames=20, frames=clip, generator=seeded())
     assert video.shape == (2, 20, 3, 8, 12)
     start = net().given_latents(clip)
     latents = net().latents(20, lambda stage, given: torch.zeros(2, 4, 5, 4, 6), start)
@@ -64,14 +64,15 @@ def test_a_video_is_continued() -> None:
 def test_stream_has_bounded_pieces() -> None:
     """However long the video, no more than a window is decoded and no more than the asked for is given."""
     most = 0
-    for piece in itertools.islice(net().stream(10_000, generator=seeded(), num_inference_steps=1), 6):
+    for piece in itertools.islice(net().stream(num_frames=10_000, generator=seeded(), num_inference_steps=1), 6):
         most = max(most, piece.shape[1])
     assert most <= 16
 
 
 def test_steps_are_counted() -> None:
     steps: list[None] = []
-    net().generate(16, num_inference_steps=3, on_step=lambda: steps.append(None))
+    with watched(lambda: steps.append(None)):
+        net().generate(num_inference_steps=3)
     assert len(steps) == 3
 
 
@@ -84,15 +85,25 @@ def test_prompts_guide() -> None:
             torch.nn.init.normal_(module.proj_out.weight)
     words, nothing = torch.randn(2, 5, 6, generator=seeded()), torch.randn(2, 5, 6, generator=seeded(1))
 
-    def made(prompt: Prompt, scale: float) -> Tensor:
-        return model.generate(16, generator=seeded(), prompt=prompt, guidance_scale=scale)
+    def made(negative: Tensor | None, scale: float) -> Tensor:
+        return model.generate(
+            prompt_embeds=words,
+            negative_prompt_embeds=negative,
+            num_videos=2,
+            generator=seeded(),
+            guidance_scale=scale,
+        )
 
-    plain = made(Prompt(words), 1.0)
-    assert plain.shape[0] == 2
-    torch.testing.assert_close(made(Prompt(words, words), 4.0), plain, rtol=0, atol=1e-4)
-    assert (made(Prompt(words, nothing), 4.0) - plain).abs().max() > 1e-3
+    plain = made(None, 1.0)
+    assert plain.shape[:2] == (2, 16)
+    torch.testing.assert_close(made(words, 4.0), plain, rtol=0, atol=1e-4)
+    assert (made(nothing, 4.0) - plain).abs().max() > 1e-3
     with pytest.raises(ValueError, match=r"guidance of 4.0 without a negative prompt"):
-        made(Prompt(words), 4.0)
+        made(None, 4.0)
+    with pytest.raises(ValueError, match="got no prompt, expected one"):
+        model.generate()
+    with pytest.raises(ValueError, match="got a prompt, but this model reads no text"):
+        model.generate("a cat")
 
 
 def test_given_latents_and_batches() -> None:
@@ -218,11 +229,11 @@ def test_round_trip(tmp_path: object) -> None:
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match="9 x 12 pixels, expected multiples of 4 and 4"):
-        net().generate(16, height=9)
+        net().generate(num_frames=16, height=9)
     with pytest.raises(ValueError, match=r"video is \(1, 3, 8, 12\), expected \(N, T, 3, H, W\)"):
-        net().generate(16, video=torch.rand(1, 3, 8, 12))
+        net().generate(num_frames=16, frames=torch.rand(1, 3, 8, 12))
     with pytest.raises(ValueError, match="no U-Net 'prediction'; this model has short"):
-        build(replace(LVDM, prediction=None, interpolation=None)).generate(17)
+        build(replace(LVDM, prediction=None, interpolation=None)).generate(num_frames=17)
     with pytest.raises(ValueError, match="both or none of autoencoder and frame_autoencoder"):
         build(replace(LVDM, autoencoder=None))
     with pytest.raises(ValueError, match="attention is 'all', expected one of"):

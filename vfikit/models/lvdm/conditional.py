@@ -76,7 +76,6 @@ def sample_clip(
     given: Given | None = None,
     prompt: Prompt | None = None,
     guidance: float = 1.0,
-    on_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Latents of ``shape`` (N, C, T, h, w), by default of nothing given.
 
@@ -86,12 +85,7 @@ def sample_clip(
     """
     paste = None if given is None else pasting(schedule, given, noise)
     model_fn = prediction(unet, given, prompt, guidance)
-
-    def counted(x: Tensor, t: Tensor) -> Tensor:
-        on_step()
-        return model_fn(x, t)
-
-    return sample(counted, noise(shape), schedule, sampling, iter(lambda: noise(shape), None), paste=paste)
+    return sample(model_fn, noise(shape), schedule, sampling, iter(lambda: noise(shape), None), paste=paste)
 
 
 def pasting(schedule: Schedule, given: Given, noise: Draw) -> Callable[[Tensor], Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 import torch
 from einops import rearrange
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...diffusion import Sampling, Schedule, betas
 from ..pretrained import Pretrained
+from ..text import encode_text
 from .autoencoder import AutoencoderConfig, VideoAutoencoder
 from .conditional import Given, NoisyClip, Prompt, drawing, noisy_clip, sample_clip
 from .frame_autoencoder import FrameAutoencoder, FrameAutoencoderConfig
@@ -50,6 +51,7 @@ class LVDMConfig:
     size: tuple[int, int] = (256, 256)  # height and width of what is made unless told otherwise
     level: int = 100  # of the noise on given latents
     guidance_scale: float = 1.1  # of long videos, away from what is made of nothing given
+    text_encoder: str = ""  # of transformers: a name or a folder; none if empty
     sampling: Sampling = field(default_factory=lambda: Sampling(steps=50, eta=1.0, spacing="published"))
 
 
@@ -153,70 +155,82 @@ class LVDMNet(Pretrained):
             level = torch.where(given.flatten(1).any(1), level, -1)
         return unet(seen.x, t, context, level, given), seen
 
-    @torch.no_grad()
-    def generate(
-        self,
-        num_frames: int = 16,
-        batch_size: int = 1,
-        height: int | None = None,
-        width: int | None = None,
-        generator: torch.Generator | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        prompt: Prompt | None = None,
-        video: Tensor | None = None,
-        on_step: Callable[[], None] = lambda: None,
-    ) -> Tensor:
-        """Videos (N, T, 3, H, W) in [0, 1], T = ``num_frames``; see ``stream``."""
-        pieces = self.stream(
-            *(num_frames, batch_size, height, width, generator, num_inference_steps, guidance_scale, prompt, video),
-            on_step=on_step,
-        )
-        return torch.cat(list(pieces), dim=1)
+    def generate(self, prompt: str | list[str] | None = None, **request: Any) -> Tensor:
+        """Videos (N, T, 3, H, W) in [0, 1], T = ``num_frames``; takes what ``stream`` takes."""
+        return torch.cat(list(self.stream(prompt, **request)), dim=1)
 
     @torch.no_grad()
     def stream(
         self,
+        prompt: str | list[str] | None = None,
+        *,
         num_frames: int = 16,
-        batch_size: int = 1,
+        num_videos: int = 1,
         height: int | None = None,
         width: int | None = None,
-        generator: torch.Generator | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        prompt: Prompt | None = None,
-        video: Tensor | None = None,
+        negative_prompt: str = "",
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        frames: Tensor | None = None,
+        generator: torch.Generator | None = None,
         window: int = 4,
         overlap: int = 2,
-        on_step: Callable[[], None] = lambda: None,
     ) -> Iterator[Tensor]:
         """Pieces (N, t, 3, H, W) in [0, 1] of videos of ``num_frames``, as they are made; memory is that of a clip.
 
-        What one clip of ``short`` holds is made by it alone, following a ``prompt`` if there is one. Longer ones take
+        What one clip of ``short`` holds is made by it alone, after a prompt if the model reads text. Longer ones take
         ``prediction``, and ``interpolation`` where it is there: key latents and those between them; else prediction
-        alone continues clip after clip. ``video`` (N, T, 3, H, W) is a clip, or an image (T = 1), that the result
+        alone continues clip after clip. ``frames`` (N, T, 3, H, W) is a clip, or an image (T = 1), that the result
         begins with and continues. Latents are decoded ``window`` at a time, of which ``overlap`` are shared.
-        ``guidance_scale`` 1 is none. ``on_step`` is called before every step of denoising.
+        ``guidance_scale`` 1 is none. Raises ValueError for what this model has no network for.
         """
-        start = None if video is None else self.given_latents(video)
+        start = None if frames is None else self.given_latents(frames)
         size = self.latent_size(height, width) if start is None else (start.shape[3], start.shape[4])
-        batch = batch_size if start is None else len(start)
-        batch = batch if prompt is None else len(prompt.positive)
+        videos = num_videos if start is None else len(start)
+        like = next(self.parameters())[:0]
+        texts = self.texts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, videos, like)
         sampling = self.config.sampling
         if num_inference_steps is not None:
             sampling = replace(sampling, steps=num_inference_steps)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        noise = drawing(next(self.parameters())[:0], generator)
 
         def clip(stage: str, given: Given | None = None) -> Tensor:
             unet = self.unet(stage)
-            shape = (batch, unet.config.out_channels, unet.config.length, *size)
+            shape = (videos, unet.config.out_channels, unet.config.length, *size)
             given = None if given is None else given._replace(level=self.config.level)
-            return sample_clip(unet, self.schedule, sampling, shape, noise, given, prompt, scale, on_step)
+            noise = drawing(like, generator)
+            return sample_clip(unet, self.schedule, sampling, shape, noise, given, texts, scale)
 
         pieces = decoded(self.clip_frames, self.latents(num_frames, clip, start), window, overlap, self.factors[0])
         for piece in first_frames(pieces, num_frames):
             yield rearrange(piece, "n c t h w -> n t c h w")
+
+    def texts(
+        self,
+        prompt: str | list[str] | None,
+        negative_prompt: str,
+        embeds: Tensor | None,
+        negative_embeds: Tensor | None,
+        videos: int,
+        like: Tensor,
+    ) -> Prompt | None:
+        """What is asked for, one or one a video; None where nothing is."""
+        if prompt is not None and embeds is None:
+            if not self.config.text_encoder:
+                raise ValueError("LVDMNet: got a prompt, but this model reads no text")
+            embeds = encode_text(self.config.text_encoder, [prompt] if isinstance(prompt, str) else prompt, like)
+            if negative_embeds is None:
+                negative_embeds = encode_text(self.config.text_encoder, [negative_prompt], like)
+        if embeds is None:
+            if self.short is not None and self.short.config.context_channels:
+                raise ValueError("LVDMNet: got no prompt, expected one: this model makes videos of texts")
+            return None
+        if len(embeds) not in (1, videos):
+            raise ValueError(f"LVDMNet: {len(embeds)} prompts, expected one or {videos}, one a video")
+        negative = None if negative_embeds is None else negative_embeds.expand(videos, -1, -1)
+        return Prompt(embeds.expand(videos, -1, -1), negative)
 
     def latents(self, num_frames: int, clip: Callable[..., Tensor], start: Tensor | None = None) -> Iterator[Tensor]:
         """Latents of ``num_frames``, in pieces, in order; ``clip(stage, given)`` samples one of a stage."""

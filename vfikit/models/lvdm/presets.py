@@ -54,6 +54,7 @@ PRESETS = {
             beta_end=0.012,
             norm="l2",
             guidance_scale=15.0,
+            text_encoder="openai/clip-vit-large-patch14",
         ),
         "published-autoencoder": replace(SKY, short=None),
         "small": SMALL,

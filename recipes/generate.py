@@ -1,0 +1,147 @@
+"""Videos from nothing, from words, from an image or from a clip.
+
+    python recipes/generate.py sky.mp4 --model lvdm --num-frames 64
+    python recipes/generate.py longer.mp4 --model lvdm --begin clip.mp4 --num-frames 128
+    python recipes/generate.py cat.mp4 --model lvdm --preset published-text --checkpoint t2v.ckpt --prompt "a cat"
+
+Takes the weights that ship with vfikit where no checkpoint is given. The same seed makes the same video. Prints where
+the video and its contact sheet are.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from vfikit import checkpoints, recipe
+from vfikit.data.clips import cover
+from vfikit.diffusion import watched
+from vfikit.files import InputError, atomic
+from vfikit.tasks import generation
+from vfikit.video import ImageReader, VideoReader, write_image
+from vfikit.video.clip import check_suffix, contact_sheet, write_clip
+from vfikit.video.images import IMAGES
+from vfikit.video.job import check_output
+
+
+@dataclass(frozen=True)
+class Config:
+    output: Annotated[Path, tyro.conf.Positional]
+    """A .mp4, .mov, .mkv, .webm or .gif, or a folder for images (no suffix)."""
+    model: str = "lvdm"
+    """Any model of vfikit.models.MODELS that makes videos."""
+    preset: str = "small"
+    """Size of the model; vfikit ships weights for "small"."""
+    checkpoint: tuple[Path, ...] = ()
+    """Weights: a .safetensors of vfikit or a published .ckpt. Several, each of one network, are taken together."""
+    prompt: str | None = None
+    """What is to be seen, for models that read text."""
+    begin: Path | None = None
+    """An image or a clip that the video begins with, scaled and cut to the video's size; --begin-frames of it."""
+    begin_frames: int = 16
+    """The last so many frames of --begin."""
+    num_frames: int = 16
+    """How many frames, those of --begin included."""
+    height: int | None = None
+    """Pixels; the model's own where left out."""
+    width: int | None = None
+    """Pixels; the model's own where left out."""
+    steps: int | None = None
+    """Of denoising a clip; the model's own where left out."""
+    guidance_scale: float | None = None
+    """How far to lean towards the prompt, or what the video begins with; 1 is not at all; the model's own where left
+    out."""
+    fps: str = "8"
+    """Frames a second of the video: 8, 23.976 or 30000/1001."""
+    seed: int = 0
+    """Of the noise."""
+    sheet: int = 16
+    """Frames on the contact sheet beside the video (.png); 0 makes none."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the network runs."""
+    half: bool = False
+    """bfloat16: half the memory, faster on a GPU."""
+
+
+def check(config: Config) -> Fraction:
+    """What can be seen to be wrong before anything is done; the frame rate."""
+    for name in ("num_frames", "begin_frames", "height", "width", "steps"):
+        if (value := getattr(config, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
+    try:
+        rate = Fraction(config.fps).limit_denominator(100_000)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"--fps is {config.fps!r}, expected a number or a fraction") from error
+    if rate <= 0:
+        raise InputError(f"--fps is {config.fps}, expected more than 0")
+    generation.check(recipe.build_on_meta(config.model, config.preset))
+    check_output([] if config.begin is None else [config.begin], config.output)
+    check_suffix(config.output)
+    return rate
+
+
+def load(config: Config) -> Any:
+    """The model, of one checkpoint or of several."""
+    if len(config.checkpoint) < 2:
+        only = config.checkpoint[0] if config.checkpoint else None
+        return recipe.load_model(config.model, config.preset, only, config.device)
+    recipe.check_device(config.device)
+    models = [checkpoints.load(path, config.device) for path in config.checkpoint]
+    if not hasattr(models[0], "combined"):
+        raise InputError(f"--checkpoint: got {len(models)}, expected one; {config.model} is one network")
+    return models[0].combined(*models)
+
+
+def beginning(config: Config, model: Any) -> Tensor | None:
+    """(1, T, 3, H, W), the last frames of what the video begins with, at the video's size."""
+    if config.begin is None:
+        return None
+    image = config.begin.suffix.lower() in IMAGES
+    with ImageReader([config.begin], Fraction(1)) if image else VideoReader(config.begin) as reader:
+        last = deque((frame.rgb for frame in reader), maxlen=config.begin_frames)
+    size = (config.height or model.config.size[0], config.width or model.config.size[1])
+    return cover(torch.stack(list(last)), size)[None].to(config.device)
+
+
+def kept(frames: Iterator[Tensor], wanted: set[int], sheet: list[Tensor], progress: Any) -> Iterator[Tensor]:
+    """The frames, those that are ``wanted`` also put into ``sheet``."""
+    for index, frame in enumerate(frames):
+        if index in wanted:
+            sheet.append(frame)
+        progress.set_postfix(frames=index + 1)
+        yield frame
+
+
+def main(config: Config) -> None:
+    rate = check(config)
+    model = load(config)
+    frames = beginning(config, model)
+    if config.half:
+        model, frames = model.bfloat16(), None if frames is None else frames.bfloat16()
+    size = (None, None) if frames is not None else (config.height, config.width)
+    request = generation.Request(
+        *(config.num_frames, *size, config.prompt, frames, config.steps),
+        *(config.guidance_scale, config.seed),
+    )
+    sheet: list[Tensor] = []
+    shown = min(config.sheet, config.num_frames)
+    wanted = {round(k * (config.num_frames - 1) / max(shown - 1, 1)) for k in range(shown)}
+    with tqdm(desc="denoise", unit="step", delay=1) as progress, watched(progress.update):
+        count = write_clip(kept(generation.stream(model, request), wanted, sheet, progress), config.output, rate)
+    print(f"{config.output}: {count} frames")
+    if sheet:
+        path = config.output.with_suffix(".png")
+        with atomic(path) as temporary:
+            write_image(contact_sheet(sheet), temporary)
+        print(f"{path}: {len(sheet)} of them")
+
+
+if __name__ == "__main__":
+    recipe.run(main, Config)

@@ -1,0 +1,85 @@
+"""The script as a user runs it, with a toy network."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vfikit import checkpoints
+from vfikit.models import build
+from vfikit.video import VideoReader, read_image, write_image
+
+from ..models.toys import LVDM, toy
+from ..test_recipes_cli import Done, recipe
+
+SCRIPT = Path("recipes/generate.py")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
+    checkpoints.save(toy("lvdm"), path)
+    return path
+
+
+def generate(*arguments: object) -> Done:
+    return recipe(SCRIPT, *map(str, arguments), "--device", "cpu")
+
+
+def test_a_video_and_its_sheet(tmp_path: Path, weights: Path) -> None:
+    """The same seed makes the same file."""
+    for name in ("a", "b"):
+        done = generate(tmp_path / f"{name}.mp4", "--checkpoint", weights, "--num-frames", 18, "--sheet", 4)
+        assert done.code == 0, done.stderr
+    assert f"{tmp_path}/b.mp4: 18 frames" in done.stdout
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        assert len(list(reader)) == 18
+    assert read_image(tmp_path / "a.png").shape == (3, 8, 48)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.png", "b.mp4", "b.png"]
+
+
+def test_from_an_image_into_a_folder(tmp_path: Path, weights: Path) -> None:
+    write_image(torch.rand(3, 20, 30), tmp_path / "begin.png")
+    out = tmp_path / "frames"
+    done = generate(out, "--begin", tmp_path / "begin.png", "--checkpoint", weights, "--num-frames", 5, "--sheet", 0)
+    assert done.code == 0, done.stderr
+    assert len(list(out.iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("o.xyz",), "output .xyz: unknown, expected one of .mp4"),
+        (("o.mp4", "--model", "adacof"), "AdaCoFNet makes no videos"),
+        (("o.mp4", "--num-frames", "0"), "--num-frames is 0, expected at least 1"),
+        (("o.mp4", "--fps", "x"), "--fps is 'x', expected a number or a fraction"),
+        (("o.mp4", "--preset", "published"), "no weights ship with vfikit; give --checkpoint"),
+        (("o.mp4", "--begin", "none.png", "--checkpoint", "TOY"), "none.png"),
+        (("o.mp4", "--prompt", "a cat", "--checkpoint", "TOY"), "got a prompt, but this model reads no text"),
+        (("o.mp4", "--height", "9", "--checkpoint", "TOY"), "9 x 12 pixels, expected multiples of 4 and 4"),
+    ],
+)
+def test_wrong_input(tmp_path: Path, weights: Path, arguments: tuple[str, ...], message: str) -> None:
+    """One line, code 2, nothing written."""
+    given = [str(weights) if a == "TOY" else a for a in arguments[1:]]
+    done = generate(tmp_path / arguments[0], *given)
+    assert done.code == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_networks_of_several_checkpoints(tmp_path: Path, weights: Path) -> None:
+    paths = []
+    for stage in ("prediction", "interpolation"):
+        other: dict[str, Any] = {s: None for s in ("short", "prediction", "interpolation") if s != stage}
+        config = replace(LVDM, **other)
+        paths.append(tmp_path / f"{stage}.safetensors")
+        checkpoints.save(build(config), paths[-1])
+    done = generate(tmp_path / "o.mp4", "--checkpoint", *paths, "--num-frames", 6, "--sheet", 0)
+    assert done.code == 0, done.stderr
+    with VideoReader(tmp_path / "o.mp4") as reader:
+        assert len(list(reader)) == 6

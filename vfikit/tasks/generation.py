@@ -1,0 +1,41 @@
+"""What making videos needs to know of a model: one request, one stream of frames, whichever model it is."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Request(NamedTuple):
+    """What is asked of a generative model; None leaves it to the model. ``frames`` (1, T, 3, H, W) are continued."""
+
+    num_frames: int = 16
+    height: int | None = None
+    width: int | None = None
+    prompt: str | None = None
+    frames: Tensor | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int = 0
+
+
+def check(model: Any) -> None:
+    """Raises ValueError for a model that makes no videos."""
+    if not hasattr(model, "generate"):
+        raise ValueError(f"{type(model).__name__} makes no videos, expected a generative model (lvdm, video-ldm)")
+
+
+@torch.no_grad()
+def stream(model: Any, request: Request) -> Iterator[Tensor]:
+    """Frames (3, H, W) in [0, 1] on the CPU, as they are made where the model streams, else when all are."""
+    check(model)
+    given = request._asdict()
+    generator = torch.Generator().manual_seed(given.pop("seed"))
+    asked = {name: value for name, value in given.items() if value is not None}
+    if hasattr(model, "stream"):
+        pieces = model.stream(**asked, generator=generator)
+    else:
+        pieces = iter([model.generate(**asked, generator=generator)])
+    for piece in pieces:
+        yield from piece[0].float().clamp(0, 1).cpu()
