@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import AdaCoF
+from ..ops.fold import CutPatches, JoinPatches
 from .atoms import Atoms
 from .folds import Labels
 from .reshapes import IN_PLACE, RESHAPES, Rule, both
@@ -24,8 +25,15 @@ def samples_first(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     atoms.set(out, [None, atoms.of(args[0])[1], *[None] * (out.ndim - 2)])
 
 
+def last_axis(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
+    """The first argument's channels stay the last axis."""
+    atoms.set(out, [*[None] * (out.ndim - 1), atoms.of(args[0])[-1]])
+
+
 CHANNEL_MAPS: dict[type[nn.Module], Rule] = {
     AdaCoF: samples_first,
+    CutPatches: last_axis,
+    JoinPatches: last_axis,
 }
 
 

@@ -224,6 +224,6 @@ class FusionFeedForward(nn.Module):
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
         patches = to_patches(x, self.conv1, self.kernel_size)
-        overlaps = self.join(torch.ones_like(patches[:1, ..., :1]), size)
-        fused = self.join(patches, size) / overlaps
+        once = torch.ones(1, *patches.shape[1:5], 1, dtype=patches.dtype, device=patches.device)
+        fused = self.join(patches, size) / self.join(once, size)  # by how many patches overlap
         return from_patches(self.cut(functional.gelu(fused)), self.conv2)  # on the map: each number once

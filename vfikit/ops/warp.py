@@ -28,7 +28,8 @@ def warp(
         raise ValueError(f"warp: {got}, expected (N, C, H, W) and (N, 2, H', W')")
     compute = torch.float64 if torch.float64 in (x.dtype, flow.dtype) else torch.float32
     height, width = flow.shape[2:]
-    with torch.autocast(x.device.type, enabled=False):
+    device = "cpu" if x.is_meta else x.device.type  # there is no autocast for meta
+    with torch.autocast(device, enabled=False):
         column = torch.arange(width, dtype=compute, device=flow.device) + flow[:, 0].to(compute)
         row = torch.arange(height, dtype=compute, device=flow.device)[:, None] + flow[:, 1].to(compute)
         places = [_normalised(p, size, align_corners) for p, size in ((column, x.shape[3]), (row, x.shape[2]))]
