@@ -1,19 +1,19 @@
 """What training, measuring and compressing need to know of Video-LDM: clips, a loss a stage, a quality."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..compress import distill
-from ..data import Clips, open_clips
+from ..data import Clips
 from ..layers.inflate import temporal_parameters
-from ..metrics import psnr, quantise, ssim
 from ..models.video_ldm import Given, VideoLDMNet
 from ..models.video_ldm.schedule import BETWEEN, condition, known_mask
 from ..models.video_ldm.upsampler import FACTOR, Noised
-from .interpolation import _mix
+from . import clips
+from .clips import ClipBatch, Quality, inputs, measured
 from .task import Defaults, Split
 
 __all__ = [
@@ -38,44 +38,6 @@ STAGES = ("autoencoder", "image", "temporal", "decoder", "prediction", "interpol
 NO_TEXT = 0.1  # share of clips whose text is left out, so that guidance has something to lean away from
 
 
-class ClipBatch(NamedTuple):
-    """Clips (B, T, 3, H, W) in [0, 1], their places in the data (B,), and which of the strides they have (B,)."""
-
-    frames: Tensor
-    item: Tensor
-    rate: Tensor
-
-
-class Quality(NamedTuple):
-    """Means over clips, and a row of each: PSNR in dB and SSIM (7x7 uniform) of all frames."""
-
-    psnr: float
-    ssim: float
-    per_clip: list[dict[str, Any]]
-
-
-class Kept:
-    """Clips kept in memory as bytes."""
-
-    def __init__(
-        self, data: Clips, number: int, frames: int, watch: Callable[[Iterable[int]], Iterable[int]] = iter
-    ) -> None:
-        indices = range(min(number, len(data)))
-        self._frames = [(data.read(index, frames) * 255).round().byte() for index in watch(indices)]
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def name(self, index: int) -> str:
-        return f"clip {index}"
-
-    def caption(self, index: int) -> str:
-        return ""
-
-    def read(self, index: int, num_frames: int, stride: int = 1, place: float = 0.0) -> Tensor:
-        return self._frames[index][:num_frames].float() / 255
-
-
 def split(
     spec: str,
     crop: int,
@@ -85,9 +47,7 @@ def split(
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Split:
     """Clips to train on and others held out; synthetic ones are kept in memory."""
-    train = open_clips(spec, "train", (crop, crop), seed)
-    kept = Kept(train, pool, FRAMES, watch) if spec == "synthetic" else train
-    return Split(kept, open_clips(spec, "test", size, seed), f"clips of {spec}")
+    return clips.split(spec, crop, size, pool, seed, watch, FRAMES)
 
 
 def batches(
@@ -101,43 +61,13 @@ def batches(
     frames: int = FRAMES,
     strides: Sequence[int] = (1,),
 ) -> Iterator[ClipBatch]:
-    """Batches of clips from a random place, at one of ``strides``, mirrored or not; ``crop`` cuts a random square.
-
-    Each step depends on ``seed`` and its number alone, so training resumes by ``start``. ``shard`` (rank, world) gives
-    each of several processes its own part of a batch that is ``world`` times larger.
-    """
-    rank, world = shard
-    step, generator = start, torch.Generator()
-    while steps is None or step < steps:
-        items, indices, rates = [], [], []
-        for place in range((step * world + rank) * batch_size, (step * world + rank + 1) * batch_size):
-            generator.manual_seed(_mix(seed, place, 3))
-            index = int(torch.randint(len(data), (), generator=generator))
-            rate = int(torch.randint(len(strides), (), generator=generator))
-            where, mirrored = torch.rand(2, generator=generator).tolist()
-            clip = _crop(data.read(index, frames, strides[rate], where), crop, generator)
-            items.append(clip.flip(-1) if mirrored < 0.5 else clip)
-            indices.append(index)
-            rates.append(rate)
-        yield ClipBatch(torch.stack(items), torch.tensor(indices), torch.tensor(rates))
-        step += 1
-
-
-def _crop(clip: Tensor, side: int | None, generator: torch.Generator) -> Tensor:
-    if side is None or min(clip.shape[2:]) < side:
-        return clip
-    top, left = (int(torch.randint(n - side + 1, (), generator=generator)) for n in clip.shape[2:])
-    return clip[..., top : top + side, left : left + side]
+    """See ``clips.batches``."""
+    return clips.batches(data, batch_size, crop, seed, steps, start, shard, frames, strides)
 
 
 def example(data: Clips) -> ClipBatch:
     """The first clip as a batch of one."""
-    return ClipBatch(data.read(0, FRAMES)[None], torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
-
-
-def inputs(batch: ClipBatch) -> tuple[Tensor]:
-    """What the model is called with: clips."""
-    return (batch.frames,)
+    return clips.example(data, FRAMES)
 
 
 def trained(model: VideoLDMNet, stage: str) -> list[nn.Parameter]:
@@ -245,17 +175,12 @@ def distilled(model: VideoLDMNet, teacher: VideoLDMNet | None, batch: ClipBatch,
     return total + share * distill(made, wanted)
 
 
-@torch.no_grad()
 def quality(model: VideoLDMNet, data: Clips, limit: int | None = None, frames: int = FRAMES) -> Quality:
     """How near the first ``limit`` clips are to themselves, noised to 0.3 of all times and denoised in one step."""
-    device = next(model.parameters()).device
-    rows: list[dict[str, Any]] = []
-    for index in range(min(len(data), limit or len(data))):
-        clip = data.read(index, frames)[None].to(device)
+
+    def denoised(clip: Tensor, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(index)
-        noise = torch.randn(model.encode(clip).shape, generator=generator).to(clip)
-        made = quantise(model(clip, noise=noise)[0].float().clamp(0, 1))
-        found = {"psnr": float(psnr(made, clip[0]).mean()), "ssim": float(ssim(made, clip[0]).mean())}
-        rows.append({"name": data.name(index), **found})
-    means = {name: sum(row[name] for row in rows) / len(rows) for name in ("psnr", "ssim")}
-    return Quality(**means, per_clip=rows)
+        made: Tensor = model(clip, noise=torch.randn(model.encode(clip).shape, generator=generator).to(clip))
+        return made
+
+    return measured(denoised, data, frames, limit, next(model.parameters()).device)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from ...diffusion import Sampling, Schedule, betas
 from ...layers.image_autoencoder import ImageAutoencoder
 from ..pretrained import Pretrained
+from ..text import encode_text
 from .config import VideoLDMConfig
 from .denoiser import DecoderMixers, Given, VideoDenoiser, to_noise
 from .generation import Request, generate_latents
 from .published import loadable, published_keys
 from .schedule import condition
-from .text import encode_text
 from .upsampler import Noised, Upsampler
 
 
