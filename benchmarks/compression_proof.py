@@ -138,7 +138,7 @@ def longer(job: Job) -> Made:
 def ours(job: Job) -> Made:
     config, net = job.config, job.net("full")
     groups = job.coupling.groups
-    sparse = sparsify(job.fitting, net, groups, "obproxsg", config.ratio**-0.5, config.sparsify_steps)
+    sparse = sparsify(job.fitting, net, groups, "obproxsg", config.ratio**-0.5, config.sparsify_steps).model
     densities = compress.density(sparse).layers
     shares = (config.ratio, config.speed)
     plan = compress.plan(net, job.coupling, densities, "consumer", *shares, job.inputs, config.round_to)

@@ -7,20 +7,24 @@ Takes the weights that ship with vfikit where no checkpoint is given; where none
 --train-steps, and says so. Writes compressed.safetensors, report.json, report.md and pictures.
 """
 
+import json
+import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from vfikit import checkpoints, compress, recipe
-from vfikit.compression import Fitting, fine_tune, slice_to, sparsify, to
-from vfikit.files import InputError
+from vfikit.compression import Fitting, Sparse, fine_tune, slice_to, sparsify, to
+from vfikit.files import InputError, write_json
 from vfikit.models import build
 from vfikit.tasks import TASKS, Defaults, Task
+
+UNFINISHED = "unfinished"  # the folder in --out of what --resume needs
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Config:
     """synthetic, or folders as for the model's training recipe; the test part is held out."""
     out: Path | None = None
     """Folder for results; runs/compress/<time> where left out."""
+    resume: Path | None = None
+    """Folder of a run that was stopped, to go on with: all settings are that run's."""
     route: Literal["slice", "rebuild"] = "slice"
     """slice removes channels and keeps the other weights; rebuild trains a fresh net at the planned widths."""
     sparsifier: Literal["obproxsg", "hspg", "dhspg", "hesso"] = "obproxsg"
@@ -71,6 +77,8 @@ class Config:
     """Height and width of the frames that cost and time are measured on (256 256)."""
     teacher: float = 0.5
     """Share of the distance to what the full net makes, in the loss at the start; 0 after two thirds."""
+    features: tuple[str, ...] = ()
+    """Modules (their paths) that fine-tuning draws to the full net's, too: the places that their outputs stress."""
     limit: int = 32
     """Held-out items to measure quality on; 0 for all."""
     seed: int = 0
@@ -88,8 +96,16 @@ class Config:
         return next(t for t in (self.parameters, self.macs, self.latency) if t is not None)
 
 
-def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> tuple[nn.Module, compress.Density]:
-    """Steps 1 to 4: the small net before fine-tuning, and the densities that its widths come from."""
+class Shrunk(NamedTuple):
+    """The small net before fine-tuning, the densities that its widths come from, what share was zero by step."""
+
+    small: nn.Module
+    densities: compress.Density
+    zero: list[float]
+
+
+def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> Shrunk:
+    """Steps 1 to 4."""
     traced = fitting.task.DEFAULTS.traced
     coupling = compress.couple(full, (*inputs, *traced))
     sizes = [(*(x[..., :height, :width] for x in inputs), *traced) for height, width in ((64, 96), (72, 40))]
@@ -99,7 +115,9 @@ def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> tu
     whole = config.sparsifier != "obproxsg"
     steps = max(1, config.steps // (4 if whole else 20)) if config.sparsify_steps is None else config.sparsify_steps
     keep = config.target**-0.5
-    sparse = sparsify(fitting, full, coupling.groups, config.sparsifier, keep, steps) if steps else full
+    sparse, zero = Sparse(full, [])
+    if steps:
+        sparse, zero = sparsify(fitting, full, coupling.groups, config.sparsifier, keep, steps)
     print("2/6 density")
     densities = compress.density(sparse)
     print(densities.table())
@@ -118,9 +136,44 @@ def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> tu
         print(plan.missed)
     print(f"4/6 resize: {config.route}, {plan.parameters:,} parameters")
     if config.route == "rebuild":
-        return recipe.in_layout(compress.rebuild(full, plan.widths)), densities
+        return Shrunk(recipe.in_layout(compress.rebuild(full, plan.widths)), densities, zero)
     base = sparse if whole else full  # what died as a whole is removed without a trace
-    return recipe.in_layout(slice_to(fitting, base, coupling.groups, plan.counts)), densities
+    return Shrunk(recipe.in_layout(slice_to(fitting, base, coupling.groups, plan.counts)), densities, zero)
+
+
+def shrunk(config: Config, fitting: Fitting, full: nn.Module, inputs: Any, room: Path) -> Shrunk:
+    """Steps 1 to 4, or what they made before the run was stopped."""
+    weights, facts = room / "small.safetensors", room / "shrunk.json"
+    if facts.exists():
+        found = json.loads(facts.read_text())
+        small = recipe.in_layout(checkpoints.load(weights, config.device))
+        return Shrunk(small, compress.Density(**found["densities"]), found["zero"])
+    made = shrink(config, fitting, full, inputs)
+    keep_settings(config, room)
+    checkpoints.save(cast(Any, made.small), weights)
+    write_json(facts, {"densities": asdict(made.densities), "zero": made.zero})
+    return made
+
+
+def keep_settings(config: Config, room: Path) -> None:
+    """What --resume needs, before there is something worth going on with."""
+    settings = asdict(config) | {"out": None, "resume": None}
+    write_json(room / "config.json", {name: str(v) if isinstance(v, Path) else v for name, v in settings.items()})
+
+
+def resumed(config: Config) -> Config:
+    """The settings of the run to go on with, where --resume names one."""
+    if config.resume is None:
+        if config.out is not None and (config.out / UNFINISHED).exists():
+            raise InputError(f"{config.out}: holds a run that was stopped; --resume {config.out} goes on with it")
+        return config
+    path = config.resume / UNFINISHED / "config.json"
+    if not path.exists():
+        raise InputError(f"{path}: no such file, expected the folder of a run that was stopped")
+    saved: dict[str, Any] = json.loads(path.read_text())
+    saved = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
+    given = saved["checkpoint"] and Path(saved["checkpoint"])
+    return Config(**{**saved, "checkpoint": given, "out": config.resume})
 
 
 def measure(config: Config, task: Task, models: list[nn.Module], inputs: Any, test: Any) -> list[compress.Measured]:
@@ -131,7 +184,7 @@ def measure(config: Config, task: Task, models: list[nn.Module], inputs: Any, te
     return [compress.Measured(cost, quality.psnr, quality.ssim) for cost, quality in pairs]
 
 
-def starting_point(config: Config, fitting: Fitting) -> tuple[nn.Module, str]:
+def starting_point(config: Config, fitting: Fitting, room: Path) -> tuple[nn.Module, str]:
     """The full net and where it is from; trained here where no weights are given nor shipped."""
     given = config.checkpoint or checkpoints.shipped(config.model, config.preset)
     if given is not None:
@@ -139,13 +192,16 @@ def starting_point(config: Config, fitting: Fitting) -> tuple[nn.Module, str]:
         return recipe.in_layout(model), str(given)
     print(f"no shipped weights: training the full net for {config.train_steps} steps first")
     model = recipe.in_layout(build(config.model, config.preset).to(config.device))
-    return fine_tune(fitting, model, None, config.train_steps), f"{config.train_steps} steps from scratch"
+    keep_settings(config, room)
+    made = fine_tune(fitting, model, None, config.train_steps, room / "full.pt")
+    return made, f"{config.train_steps} steps from scratch"
 
 
 def check(config: Config) -> tuple[Task, Defaults]:
     """What can be seen to be wrong before anything is done; what was left out is as the task has it."""
     recipe.check_device(config.device)
-    recipe.build_on_meta(config.model, config.preset)
+    with compress.features(recipe.build_on_meta(config.model, config.preset), config.features):
+        pass  # modules of unknown names raise
     for name in ("ratio", "macs", "latency", "steps", "train_steps", "batch_size", "crop", "lr", "round_to", "pool"):
         if (value := getattr(config, name)) is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected more than 0")
@@ -160,27 +216,30 @@ def check(config: Config) -> tuple[Task, Defaults]:
 
 def main(config: Config) -> None:
     began = time.monotonic()
+    config = resumed(config)
     task, chosen = check(config)
     data = task.split(config.data, chosen.crop, chosen.size, chosen.pool, config.seed, tqdm)
     folder = recipe.out_folder("compress", config.out)
     torch.manual_seed(config.seed)
-    fitting = Fitting(task, data.train, chosen.batch_size, chosen.crop, chosen.lr, config.teacher, config.seed)
-    full, source = starting_point(config, fitting)
+    how = (chosen.batch_size, chosen.crop, chosen.lr, config.teacher, config.seed, config.features)
+    fitting, room = Fitting(task, data.train, *how), folder / UNFINISHED
+    full, source = starting_point(config, fitting, room)
     inputs = task.inputs(to(task.example(data.test), config.device))
     print(f"{config.model}, {source}: {compress.parameters(full):,} parameters")
 
-    small, densities = shrink(config, fitting, full, inputs)
+    small, densities, zero = shrunk(config, fitting, full, inputs, room)
     raw = task.quality(small.eval(), data.test, config.limit or None).psnr
     print(f"5/6 fine-tune: {config.steps} steps")
-    small = fine_tune(fitting, small, full.eval().requires_grad_(False), config.steps)
+    small = fine_tune(fitting, small, full.eval().requires_grad_(False), config.steps, room / "small.pt")
     print(f"6/6 report; PSNR before fine-tuning was {raw:.2f} dB")
     path = folder / "compressed.safetensors"
     checkpoints.save(small, path, compressed_from=source, route=config.route, seed=config.seed)
     before, after = measure(config, task, [full, checkpoints.load(path, config.device)], inputs, data.test)
     facts = {name: getattr(config, name) for name in ("model", "preset", "route", "sparsifier", "rule", "data", "seed")}
     facts |= {"start": source, "checkpoint": str(path), "measured": compress.conditions(inputs)}
-    facts |= {"psnr_before_fine_tuning": raw, "seconds": round(time.monotonic() - began)}
+    facts |= {"zero_by_step": zero, "psnr_before_fine_tuning": raw, "seconds": round(time.monotonic() - began)}
     compress.report(folder, facts, before, after, densities, compress.widths(full), compress.widths(small))
+    shutil.rmtree(room)
     print(compress.table(before, after))
     print(f"held-out {data.held_out}, {facts['measured']}; {facts['seconds']} s in all")
     print(f"{path} and report.json, report.md, density.png, report.png beside it")

@@ -4,14 +4,17 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import compress, recipe, training
 from .compress.sparsify import Sparsifier
 from .tasks.task import Task
+
+SAVE_EVERY = 500  # steps from one saved state to the next
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,14 @@ class Fitting:
     lr: float  # at its peak; Adamax
     teacher: float  # share of the distance to what the full net makes, at the start; 0 after two thirds
     seed: int = 0
+    features: tuple[str, ...] = ()  # paths of modules whose outputs are drawn to the full net's, too
+
+
+class Sparse(NamedTuple):
+    """A network in which much is zero, and what share was (of weights, or of units) after each step."""
+
+    model: nn.Module
+    zero: list[float]
 
 
 def cosine(step: int, steps: int) -> float:
@@ -32,20 +43,29 @@ def cosine(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / (0.05 * steps + 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def fine_tune(fitting: Fitting, model: nn.Module, teacher: nn.Module | None, steps: int) -> Any:
-    """Trains ``model`` for ``steps``, towards ``teacher`` too if there is one; returns the averaged weights."""
+def fine_tune(
+    fitting: Fitting, model: nn.Module, teacher: nn.Module | None, steps: int, saved: Path | None = None
+) -> Any:
+    """Trains ``model`` for ``steps``, towards ``teacher`` too if there is one; returns the averaged weights.
+
+    Its state is written to ``saved`` now and then; if that is there already, training goes on from it, bit by bit.
+    """
     from tqdm import tqdm
 
     optimizer = torch.optim.Adamax(model.train().parameters(), lr=fitting.lr, foreach=True)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     device = next(model.parameters()).device
-    batches = fitting.task.batches(fitting.data, fitting.batch_size, fitting.crop, fitting.seed + 1, steps)
-    progress = tqdm(batches, desc="train" if teacher is None else "fine-tune", total=steps, smoothing=0.05)
-    for step, batch in enumerate(progress):
+    parts: dict[str, Any] = {"model": model, "average": average, "optimizer": optimizer}
+    torch.manual_seed(fitting.seed + 1)  # whatever was before, as after a resume
+    first = restored(saved, parts)
+    batches = fitting.task.batches(fitting.data, fitting.batch_size, fitting.crop, fitting.seed + 1, steps, first)
+    name = "train" if teacher is None else "fine-tune"
+    progress = tqdm(batches, desc=name, initial=first, total=steps, smoothing=0.05)
+    for step, batch in enumerate(progress, first):
         optimizer.param_groups[0]["lr"] = fitting.lr * cosine(step, steps)
         share = compress.fade(fitting.teacher, step, 2 * steps // 3)
         with recipe.lower_precision(device):
-            loss = fitting.task.distilled(model, teacher, to(batch, device), share)
+            loss = distilled(fitting, model, teacher, to(batch, device), share)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -54,18 +74,42 @@ def fine_tune(fitting: Fitting, model: nn.Module, teacher: nn.Module | None, ste
         training.average_in(average, model, min(1.0, max(50 / steps, 9 / (10 + step))))
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.4f}")
+        if saved is not None and (step + 1) % SAVE_EVERY == 0:
+            states = {name: part.state_dict() for name, part in parts.items()}
+            training.save_state({"step": step + 1, "rng": torch.get_rng_state(), **states}, saved)
     return average.requires_grad_(True)
+
+
+def restored(saved: Path | None, parts: Mapping[str, Any]) -> int:
+    """Gives ``parts`` the state that ``fine_tune`` saved, if it did: the step to go on from."""
+    if saved is None or not saved.exists():
+        return 0
+    state = torch.load(saved, map_location="cpu", weights_only=True)
+    torch.set_rng_state(state["rng"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["step"])
+
+
+def distilled(fitting: Fitting, model: nn.Module, teacher: nn.Module | None, batch: Any, share: float) -> Tensor:
+    """The task's loss, and ``share`` of how far the features asked for are from the teacher's."""
+    if teacher is None or share <= 0 or not fitting.features:
+        return fitting.task.distilled(model, teacher, batch, share)
+    paths = fitting.features
+    with compress.features(model, paths) as ours, compress.features(teacher, paths) as theirs:
+        loss = fitting.task.distilled(model, teacher, batch, share)
+    return loss + share * compress.distill_features(ours, theirs)
 
 
 def sparsify(
     fitting: Fitting, model: nn.Module, groups: Sequence[compress.Group], kind: Sparsifier, keep: float, steps: int
-) -> nn.Module:
+) -> Sparse:
     """A copy of ``model`` trained until about the share ``keep`` of its weights, or of its units, is not zero."""
     from tqdm import tqdm
 
     model = copy.deepcopy(model).train()
     device = next(model.parameters()).device
-    optimizer = compress.sparsifier(kind, model, groups, steps, keep)
+    optimizer, zero = compress.sparsifier(kind, model, groups, steps, keep), list[float]()
     batches = fitting.task.batches(fitting.data, fitting.batch_size, fitting.crop, fitting.seed, steps)
     for batch in (progress := tqdm(batches, desc="sparsify", total=steps)):
         with recipe.lower_precision(device):
@@ -74,8 +118,9 @@ def sparsify(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        progress.set_postfix(zero=f"{compress.zero_share(model, optimizer):.1%}", loss=f"{loss.item():.4f}")
-    return model.eval()
+        zero.append(round(compress.zero_share(model, optimizer), 4))
+        progress.set_postfix(zero=f"{zero[-1]:.1%}", loss=f"{loss.item():.4f}")
+    return Sparse(model.eval(), zero)
 
 
 def slice_to(

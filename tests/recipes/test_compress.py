@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from vfikit import checkpoints
+from vfikit import checkpoints, compression, training
 from vfikit.models import build
 
 TINY = ["--pool", "6", "--batch-size", "2", "--crop", "32", "--limit", "2"]
@@ -110,3 +110,44 @@ def test_one_target(run, tmp_path, weights):
     code, _, err = run("--checkpoint", weights, "--macs", 3, "--ratio", 2, "--out", tmp_path / "out", *TINY)
     assert code == 2
     assert "got several of --ratio, --macs and --latency, expected one target" in err
+
+
+def test_features_are_distilled_too(run, tmp_path, weights):
+    named = ("--features", "estimator.encoder.4", "estimator.upsample.3")
+    code, _, err = run("--checkpoint", weights, "--ratio", 4, *named, "--out", tmp_path / "out", *TINY)
+    assert code == 0, err
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(content["zero_by_step"]) == 5
+    assert all(0 <= share < 1 for share in content["zero_by_step"])
+    code, _, err = run("--checkpoint", weights, "--features", "estimator.nothing", "--out", tmp_path / "no", *TINY)
+    assert code == 2
+    assert "has no module 'estimator.nothing'" in err
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(run, tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(compression, "SAVE_EVERY", 2)
+    arguments = ("--checkpoint", weights, "--ratio", 4, *TINY)
+    code, _, err = run(*arguments, "--out", tmp_path / "whole")
+    assert code == 0, err
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        save = training.save_state
+        patched.setattr(training, "save_state", lambda state, path: (save(state, path), stop()))
+        assert run(*arguments, "--out", tmp_path / "parts")[0] == 130
+    code, _, err = run(*arguments, "--out", tmp_path / "parts")
+    assert code == 2
+    assert "--resume" in err
+    code, out, err = run("--resume", tmp_path / "parts")
+    assert code == 0, err
+    assert "1/6 sparsify" not in out
+    whole, parts = (checkpoints.load(tmp_path / name / "compressed.safetensors") for name in ("whole", "parts"))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(parts.state_dict()[name], tensor)
+    assert not (tmp_path / "parts" / "unfinished").exists()
+    code, _, err = run("--resume", tmp_path / "parts")
+    assert code == 2
+    assert "expected the folder of a run that was stopped" in err

@@ -54,7 +54,8 @@ def report(
 ) -> Path:
     """Writes ``report.json``, ``report.md``, ``density.png`` and ``report.png`` to ``folder``; returns the first.
 
-    ``facts`` (model, route, seed, checkpoint, how it was measured ...) go into the JSON as they are.
+    ``facts`` (model, route, seed, checkpoint, how it was measured ...) go into the JSON as they are,
+    and but for lists into the Markdown.
     """
     folder = Path(folder)
     layers = [
@@ -70,7 +71,7 @@ def report(
     ]
     content = {**facts, "before": before.as_dict(), "after": after.as_dict(), "layers": layers}
     write_json(folder / "report.json", content)
-    settings = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    settings = "\n".join(f"- {key}: {value}" for key, value in facts.items() if not isinstance(value, list))
     with atomic(folder / "report.md") as path:
         path.write_text(f"# Compression of {facts.get('model', 'a network')}\n\n{table(before, after)}\n\n{settings}\n")
     chart(densities, folder / "density.png")

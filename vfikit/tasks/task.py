@@ -41,8 +41,8 @@ class Task(Protocol):
     ) -> Split:
         """Opens ``spec``, say "synthetic" or folders; ``watch`` wraps what takes long, to show progress."""
 
-    def batches(self, data: Any, batch_size: int, crop: int, seed: int, steps: int) -> Iterator[Any]:
-        """``steps`` batches of random crops, a function of ``seed`` alone."""
+    def batches(self, data: Any, batch_size: int, crop: int, seed: int, steps: int, start: int = 0) -> Iterator[Any]:
+        """Batches of random crops from step ``start`` to ``steps``, each a function of ``seed`` and its step alone."""
 
     def example(self, data: Any) -> Any:
         """The first item, whole, as a batch of one."""
