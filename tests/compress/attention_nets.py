@@ -130,6 +130,24 @@ class CrossHeads(nn.Module):
         return self.last(y.transpose(1, 2).unflatten(2, (h, w)))
 
 
+class LinearHeads(nn.Module):
+    """Keys are compared over places, before the queries see them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 3
+        key = nn.Linear(8, 6, bias=False)  # a bias would add the same at every place
+        self.q, self.k, self.v, self.out = nn.Linear(8, 6), key, nn.Linear(8, 6), nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(tokens(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
+        context = k.softmax(-2).transpose(-1, -2) @ v  # n heads d d
+        y = self.out((q.softmax(-1) @ context).transpose(1, 2).flatten(2))
+        return y.transpose(1, 2).unflatten(2, x.shape[-2:])
+
+
 def around(layer: type[nn.Module]) -> Callable[[], nn.Module]:
     return lambda: Around(layer())
 
@@ -141,5 +159,6 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], list[list[int]]]] = {
     "qkv by part": (around(FusedByPart), [[8, 1], [2, 12]]),
     "qkv by head": (around(FusedByHead), [[8, 1], [4, 6]]),
     "heads as a number": (around(LiteralHeads), [[8, 1], [3, 4]]),
+    "linear attention": (around(LinearHeads), [[8, 1], [3, 2]]),
     "cross attention": (CrossHeads, [[8, 1], [3, 2]]),
 }

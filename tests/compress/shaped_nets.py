@@ -75,6 +75,30 @@ class Gated(nn.Module):
         return self.last(y.transpose(1, 2).unflatten(2, (h, w)))
 
 
+class Interleaved(nn.Module):
+    """Scale and shift of a norm's channels in turn: rows 2c and 2c + 1 go with channel c."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.style = conv(3, 8), nn.GroupNorm(4, 8, affine=False), nn.Linear(3, 16)
+        self.last = conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.style(x.mean((2, 3))).unflatten(1, (-1, 2))[..., None, None].unbind(2)
+        return self.last(self.norm(self.first(x)) * (1 + scale) + shift)
+
+
+class Signal(nn.Module):
+    """Convolutions over one axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv1d(3, 8, 3, padding=1), nn.BatchNorm1d(8), nn.Conv1d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x.flatten(2))).relu())
+
+
 class SqueezeExcite(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -228,6 +252,8 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], list[list[int]]]] = {
     "channel shuffle": (ShuffledChannels, [[2, 4], [3, 2]]),
     "halves": (Halves, [[6, 2]]),
     "gates": (Gated, [[4, 2], [10, 2], [6, 2]]),
+    "interleaved gates": (Interleaved, [[4, 2]]),
+    "one axis": (Signal, [[8, 1]]),
     "squeeze-excite": (SqueezeExcite, [[8, 1], [4, 1]]),
     "slopes": (Slopes, [[8, 1], [6, 1]]),
     "unfold and fold": (Folded, [[4, 1], [10, 1], [5, 9]]),

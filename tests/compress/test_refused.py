@@ -94,6 +94,13 @@ def test_a_net_that_needs_data_is_refused_by_name():
         couple(net, (torch.rand(1, 3, 8, 8),))
 
 
+def test_a_net_that_cannot_be_copied_is_refused_by_name():
+    net = nn.Sequential(conv(3, 4), nn.Identity(), conv(4, 3))
+    net[1].kept = conv(1, 1).weight * 2  # part of a graph, as the older ``weight_norm`` leaves behind
+    with pytest.raises(CouplingError, match=r"1 \(Identity\) cannot be copied"):
+        couple(net, (torch.rand(1, 3, 8, 8),))
+
+
 class Endless(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         while True:

@@ -46,7 +46,7 @@ def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 300.0) -> C
     first.run(nn.Conv2d(1, 1, 1, device="meta"), (torch.empty(1, 1, 1, 1, device="meta"),))
     until = time.monotonic() + seconds
     shared = _shared(model)  # to be asked first: on ``meta`` each has its own
-    model = copy.deepcopy(model).to("meta").eval()
+    model = _copied(model).to("meta").eval()
     inputs = _pytree.tree_map_only(Tensor, lambda x: x.to("meta"), tuple(inputs))
     atoms = Atoms()
     weights = _label_weights(model, atoms, shared)
@@ -68,6 +68,19 @@ def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 300.0) -> C
             for labels in atoms.of(tensor):
                 atoms.fix(labels, f"{name} takes no part in the forward pass")
     return _proved(model, inputs, atoms, tracer.steps, until)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        for path, module in reversed(list(model.named_modules())):  # the innermost that fails
+            try:
+                copy.deepcopy(module)
+            except RuntimeError:
+                name = f"{path or 'the network'} ({type(module).__name__})"
+                raise CouplingError(f"coupling: {name} cannot be copied ({str(error).partition('.')[0]})") from error
+        raise
 
 
 def _proved(model: nn.Module, inputs: Any, atoms: Atoms, steps: list[Step], until: float) -> Coupling:

@@ -1,0 +1,61 @@
+"""Norms that see all channels at once, and weights that others make."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from vfikit.compress import check_groups, couple, slice_channels
+
+from .attention_nets import tokens
+from .nets import conv
+
+
+class Mixer(nn.Module):
+    """A token's channels normalised, widened and narrowed, on a residual stream."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = conv(3, 8), norm, conv(8, 3)
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = tokens(self.first(x))
+        y = y + self.down(self.up(self.norm(y)).relu())
+        return self.last(y.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+def frames() -> tuple[Tensor]:
+    return (torch.rand(1, 3, 6, 8, dtype=torch.float64),)
+
+
+def test_layer_norm():
+    """Its channels go with what it norms; the output changes by the statistics, the wide layer inside is exact."""
+    torch.manual_seed(0)
+    net, inputs = Mixer(nn.LayerNorm(8)).double().eval(), frames()
+    stream, inside = couple(net, inputs).groups
+    assert [stream.units, inside.units] == [8, 16]
+    assert check_groups(net, [stream, inside], [inputs]) < 1e-12
+    with torch.no_grad():
+        net.down.weight[:, 4:] = 0
+        exact = slice_channels(net, {inside: [0, 1, 2, 3]})
+        torch.testing.assert_close(exact(*inputs), net(*inputs), rtol=1e-12, atol=1e-12)
+        for weight in (net.up.weight, net.last.weight):
+            weight[:, 6:] = 0
+        small = slice_channels(net, {stream: range(6)})
+        assert small.norm.normalized_shape == (6,)
+        assert (small(*inputs) - net(*inputs)).abs().max() > 1e-6
+
+
+def test_a_norm_that_is_no_layer_of_ours_keeps_its_width():
+    coupling = couple(Mixer(nn.RMSNorm(8)).double(), frames())
+    assert [group.units for group in coupling.groups] == [16]
+    assert "a sum over channels in norm (RMSNorm)" in coupling.kept["norm.weight", 0]
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_weights_that_others_make_keep_their_widths(norm):
+    net = nn.Sequential(conv(3, 8), nn.ReLU(), norm(conv(8, 8)), nn.ReLU(), conv(8, 6), nn.ReLU(), conv(6, 3)).double()
+    groups = couple(net, frames()).groups
+    assert [group.units for group in groups] == [6]
+    assert slice_channels(net, {groups[0]: [0, 1]})(*frames()).shape == (1, 3, 6, 8)
