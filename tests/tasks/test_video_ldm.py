@@ -9,6 +9,7 @@ from torch import Tensor
 from vfikit.models import build
 from vfikit.models.video_ldm import VideoLDMNet
 from vfikit.tasks import video_ldm as task
+from vfikit.tasks import video_ldm_stages as stages
 
 from ..models.test_video_ldm import TOY
 
@@ -27,12 +28,12 @@ def batch(frames: int = 3, side: int = 16) -> task.ClipBatch:
 @pytest.mark.parametrize("stage", ["image", "temporal", "prediction", "interpolation", "upsampler"])
 def test_every_stage_trains_its_own_weights(stage: str) -> None:
     model = toy()
-    parameters = task.trained(model, stage)
+    parameters = stages.trained(model, stage)
     mine = {id(p) for p in parameters}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in mine)
     text = torch.randn(2, 4, 8) + 1
-    found = task.denoising(model, stage, batch(5 if stage == "interpolation" else 3), text)
+    found = stages.denoising(model, stage, batch(5 if stage == "interpolation" else 3), text)
     (found.prediction - found.target).square().mean().backward()
     # behind the condition's last layer, which is zero at first, nothing learns
     behind = {id(p) for name, p in model.named_parameters() if ".condition.layers." in name}
@@ -42,7 +43,7 @@ def test_every_stage_trains_its_own_weights(stage: str) -> None:
 
 def test_the_interpolator_begins_as_the_generator() -> None:
     model = toy()
-    task.trained(model, "interpolation")
+    stages.trained(model, "interpolation")
     assert model.config.interpolation
     assert model.interpolator is not None
     ours, theirs = model.interpolator.state_dict(), model.generator.state_dict()
@@ -54,8 +55,8 @@ def test_the_interpolator_begins_as_the_generator() -> None:
 @pytest.mark.parametrize("stage", ["autoencoder", "decoder"])
 def test_reconstructions_learn(stage: str) -> None:
     model, clips = toy(), batch(2)
-    parameters = task.trained(model, stage)
-    found = task.reconstruction(model, stage, clips.frames)
+    parameters = stages.trained(model, stage)
+    found = stages.reconstruction(model, stage, clips.frames)
     assert found.frames.shape == clips.frames.shape
     ((found.frames - clips.frames).square().mean() + 1e-6 * found.divergence).backward()
     assert all(p.grad is not None for p in parameters)
@@ -64,10 +65,10 @@ def test_reconstructions_learn(stage: str) -> None:
 def test_unknown_stages_and_models_without_planes_are_refused() -> None:
     model = toy()
     with pytest.raises(ValueError, match="stage is 'all', expected one of autoencoder, image"):
-        task.trained(model, "all")
+        stages.trained(model, "all")
     bare = build(replace(model.config, unet=replace(model.config.unet, planes=0)))
     with pytest.raises(ValueError, match="not told of known frames"):
-        task.denoising(bare, "prediction", batch())
+        stages.denoising(bare, "prediction", batch())
 
 
 def test_batches_follow_seed_step_and_shard() -> None:
@@ -96,3 +97,20 @@ def test_distillation_and_quality() -> None:
     assert [row["name"] for row in found.per_clip] == ["scene 0", "scene 1"]
     assert found == task.quality(model, data, 2)
     assert task.inputs(task.example(data))[0].shape == (1, 4, 3, 16, 16)
+
+
+@pytest.mark.parametrize(("stage", "planes"), [("autoencoder", 4), ("decoder", 5)])
+def test_the_game_judges_frames_or_videos(stage: str, planes: int) -> None:
+    model = toy()
+    loss = stages.StageLoss(model, stage, perceptual=lambda a, b: (a - b).abs().mean((1, 2, 3)), start=1, width=4)
+    early, made = loss(batch(2, 32), None, 0)
+    late, _ = loss(batch(2, 32), None, 1)
+    assert made.ndim == planes
+    assert early["perceptual"] > 0
+    assert not torch.equal(early["loss"], late["loss"])
+    assert loss.game.discriminator is not None
+    judged = loss.game.discriminator_loss(made, loss.seen(batch(2, 32).frames), 1)
+    judged.total.backward()
+    assert all(p.grad is not None for p in loss.game.discriminator.parameters())
+    late["loss"].backward()
+    assert loss.last_layer.grad is not None

@@ -1,41 +1,31 @@
 """What training, measuring and compressing need to know of Video-LDM: clips, a loss a stage, a quality."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..compress import distill
 from ..data import Clips
-from ..layers.inflate import temporal_parameters
-from ..models.video_ldm import Given, VideoLDMNet
-from ..models.video_ldm.schedule import BETWEEN, condition, known_mask
-from ..models.video_ldm.upsampler import FACTOR, Noised
+from ..models.video_ldm import VideoLDMNet
 from . import clips
 from .clips import ClipBatch, Quality, inputs, measured
 from .task import Defaults, Split
 
 __all__ = [
     "DEFAULTS",
-    "STAGES",
     "ClipBatch",
     "Quality",
     "batches",
-    "denoising",
     "distilled",
     "example",
     "inputs",
     "quality",
-    "reconstruction",
     "split",
-    "trained",
 ]
 
 DEFAULTS = Defaults(batch_size=2, crop=48, size=(64, 64), pool=64, lr=1e-3)
 FRAMES = 4  # of a clip that a net is compressed on
-STAGES = ("autoencoder", "image", "temporal", "decoder", "prediction", "interpolation", "upsampler")
-NO_TEXT = 0.1  # share of clips whose text is left out, so that guidance has something to lean away from
 
 
 def split(
@@ -68,92 +58,6 @@ def batches(
 def example(data: Clips) -> ClipBatch:
     """The first clip as a batch of one."""
     return clips.example(data, FRAMES)
-
-
-def trained(model: VideoLDMNet, stage: str) -> list[nn.Parameter]:
-    """The parameters that a stage trains; networks that it needs and the model has not are added.
-
-    The image network stays as it is where only its temporal layers are trained; the interpolator is trained whole.
-    """
-    if stage == "interpolation" and model.interpolator is None:
-        model.add_interpolator()
-    if stage == "upsampler" and model.upsampler is None:
-        model.add_upsampler()
-    temporal = temporal_parameters(model.generator)
-    known = {id(parameter) for parameter in temporal}
-    match stage:
-        case "autoencoder":
-            return list(model.autoencoder.parameters())
-        case "image":
-            return [p for p in model.generator.parameters() if id(p) not in known]
-        case "temporal" | "prediction":
-            return [*temporal, *model.labels.parameters()]
-        case "decoder":
-            return list(model.decoder_mixers.parameters())
-        case "interpolation" if model.interpolator is not None:
-            return list(model.interpolator.parameters())
-        case "upsampler" if model.upsampler is not None:
-            return list(model.upsampler.denoiser.parameters())
-    raise ValueError(f"stage is {stage!r}, expected one of {', '.join(STAGES)}")
-
-
-def denoising(model: VideoLDMNet, stage: str, batch: ClipBatch, text: Tensor | None = None) -> Noised:
-    """What a denoiser predicts in this stage, and should; ``text`` (B, S, D) is left out of some clips.
-
-    The image network sees single frames; the generator no known frames ("temporal") or, as often each, none, the first
-    or the first two ("prediction"); the interpolator both ends and which stride it is. The upsampler sees the clip at a
-    quarter of its size, with noise.
-    """
-    frames, videos = batch.frames, len(batch.frames)
-    nothing = model.no_text(videos)
-    if text is None:
-        text = nothing
-    else:
-        left_out = torch.rand(videos, 1, 1, device=text.device) < NO_TEXT
-        text = torch.where(left_out, torch.zeros_like(text), text)
-    t = torch.randint(model.config.schedule.timesteps, (videos,), device=frames.device)
-    if stage == "upsampler":
-        assert model.upsampler is not None
-        level = torch.randint(1 + model.config.upsampler.most_noise, (videos,), device=frames.device)
-        low = nn.functional.avg_pool2d(frames.flatten(0, 1), FACTOR).unflatten(0, frames.shape[:2])
-        return model.upsampler.denoise(frames, low, t, level, text)
-    with torch.no_grad():
-        latents = model.encode(frames, sample=True)
-    if stage == "image":
-        flat = latents.flatten(0, 1)[:, None]
-        each = latents.shape[1]
-        t = torch.randint(model.config.schedule.timesteps, (len(flat),), device=frames.device)
-        return model.denoise(model.generator, flat, t, Given(text.repeat_interleave(each, 0), as_images=True))
-    if stage == "interpolation":
-        assert model.interpolator is not None
-        planes = condition(latents, known_mask(BETWEEN + 1, (0, BETWEEN), latents.device))
-        rate = batch.rate.to(planes).view(-1, 1, 1, 1, 1).expand(-1, planes.shape[1], 1, *planes.shape[3:])
-        return model.denoise(model.interpolator, latents, t, Given(text, planes=torch.cat([planes, rate], dim=2)))
-    if not model.config.unet.planes:
-        if stage == "prediction":
-            raise ValueError("stage prediction: this model is not told of known frames (its planes are 0)")
-        return model.denoise(model.generator, latents, t, Given(text))
-    seen = torch.randint(3 if stage == "prediction" else 1, (videos, 1), device=frames.device)
-    mask = (torch.arange(latents.shape[1], device=frames.device) < seen).to(latents)
-    return model.denoise(model.generator, latents, t, Given(text, planes=condition(latents, mask)))
-
-
-class Reconstruction(NamedTuple):
-    """Clips (B, T, 3, H, W) as the autoencoder gives them back, and the divergence of its posterior, a mean."""
-
-    frames: Tensor
-    divergence: Tensor
-
-
-def reconstruction(model: VideoLDMNet, stage: str, frames: Tensor) -> Reconstruction:
-    """Of the autoencoder frame by frame, or ("decoder") with the temporal layers and the encoder as it is."""
-    if stage == "decoder":
-        with torch.no_grad():
-            latents = model.encode(frames, sample=True)
-        return Reconstruction(model.decode(latents), latents.new_zeros(()))
-    posterior = model.autoencoder.encode((2 * frames - 1).flatten(0, 1))
-    made = (model.autoencoder.decode(posterior.sample()) + 1) / 2
-    return Reconstruction(made.unflatten(0, frames.shape[:2]), posterior.kl().mean() / frames[0, 0].numel())
 
 
 def distilled(model: VideoLDMNet, teacher: VideoLDMNet | None, batch: ClipBatch, share: float) -> Tensor:
