@@ -196,16 +196,10 @@ def main(config: Config) -> None:
 
 
 def take_step(
-    run: Run,
-    accelerator: Accelerator,
-    module: Any,
-    optimizer: Any,
-    batch: task.ClipBatch,
-    text: Tensor | None,
-    ema: float,
+    run: Run, accelerator: Accelerator, module: Any, optimizer: Any, batch: task.ClipBatch, text: Tensor | None
 ) -> dict[str, Tensor]:
     """One step of everything; returns what to log."""
-    batch = task.ClipBatch(*(part.to(accelerator.device) for part in batch))
+    batch, game = task.ClipBatch(*(part.to(accelerator.device) for part in batch)), run.stage.game
     losses, made = module(batch, text, run.step)
     accelerator.backward(losses["loss"])
     accelerator.clip_grad_norm_(run.model.parameters(), 1.0)

@@ -22,9 +22,9 @@ NO_TEXT = 0.1  # share of clips whose text is left out, so that guidance has som
 class StageLoss(nn.Module):
     """The network and the losses of a stage as one module, so that wrappers see the whole step.
 
-    ``divergence`` weighs the posterior's divergence in the autoencoder's loss; ``perceptual`` (LPIPS) compares frames. A
-    patch discriminator, of videos for the decoder and of frames for the autoencoder, joins at step ``start``; None is
-    never.
+    ``divergence`` weighs the posterior's divergence in the autoencoder's loss; ``perceptual`` (LPIPS) compares frames.
+    A patch discriminator, of videos for the decoder and of frames for the autoencoder, joins at step ``start``; None
+    is never.
     """
 
     def __init__(

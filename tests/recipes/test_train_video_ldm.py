@@ -1,0 +1,89 @@
+"""Training Video-LDM on tiny clips: every stage and whose weights it moves, resuming, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from vfikit import checkpoints
+from vfikit.models import build
+
+from ..test_recipes_cli import Done, recipe
+
+SCRIPT = Path("recipes/train_video_ldm.py")
+TINY = ("--size", "16", "16", "--frames", "2", "--batch-size", "1", "--device", "cpu", "--log-every", "1")
+MOVES = {
+    "autoencoder": "autoencoder.",
+    "image": "generator.",
+    "temporal": "generator.",
+    "prediction": "generator.",
+    "decoder": "decoder_mixers.",
+    "interpolation": "interpolator.",
+    "upsampler": "upsampler.denoiser.",
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate() -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train(folder: Path, *arguments: str, sizes: tuple[str, ...] = TINY) -> Done:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    done = recipe(SCRIPT, *sizes, *arguments, folder=folder)
+    assert done.code == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", MOVES)
+def test_every_stage_moves_its_own_network(stage: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first = build("video-ldm", "small")
+    checkpoints.save(first, tmp_path / "first.safetensors")
+    more = ("--discriminator-start", "1", "--discriminator-width", "8") if stage in ("autoencoder", "decoder") else ()
+    sizes = ("--size", "32", "32", *TINY[3:]) if more or stage == "upsampler" else TINY
+    arguments = ("--stage", stage, "--init", "first.safetensors", "--steps", "2", "--lr", "0.01", "--out", "run", *more)
+    done = train(tmp_path, *arguments, sizes=sizes)
+    assert done.stdout.splitlines()[-1] == "weights, state and log are in run"
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert logged[-1]["step"] == 2
+    assert ("discriminator" in logged[-1]) == bool(more)
+    before = first.state_dict()
+    after = checkpoints.load(tmp_path / "run" / "model.safetensors").state_dict()
+    moved = {name for name, value in after.items() if name not in before or not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith(MOVES[stage]) for name in moved)
+    if stage in ("image", "temporal", "prediction"):
+        in_space = {".spatial." in name or ".attentions." not in name for name in moved}
+        assert in_space == {stage == "image"}
+
+
+@pytest.mark.slow
+def test_resumes_bit_exactly(tmp_path: Path) -> None:
+    train(tmp_path, "--steps", "4", "--out", "whole", "--seed", "4")
+    train(tmp_path, "--steps", "2", "--out", "half", "--seed", "4")
+    train(tmp_path, "--resume", "half", "--steps", "4", sizes=())
+    whole, half = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "half"))
+    for name, value in whole["model"].items():
+        assert torch.equal(value, half["model"][name]), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--data", "nowhere"), "nowhere: no such folder"),
+        (("--preset", "large"), "no preset 'large'"),
+        (("--init", "none.safetensors"), "none.safetensors: no such file"),
+        (("--stage", "decoder", "--discriminator-start", "0"), "frames of 16 pixels, expected at least 24"),
+        (("--steps", "0"), "--steps is 0, expected more than the 0 done"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = recipe(SCRIPT, *TINY, *arguments, folder=tmp_path)
+    assert done.code == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
