@@ -220,13 +220,7 @@ def take_step(
     optimizer.zero_grad()
     game, judge = run.stage.game, run.judge
     if game is not None and judge is not None:
-        judge.zero_grad()  # what the generator's term left there
-        judged = game.discriminator_loss(made, batch.target, run.step)
-        judged.total.backward()
-        for parameter in judge.param_groups[0]["params"]:
-            parameter.grad = accelerator.reduce(parameter.grad, "mean")
-        judge.step()
-        losses["discriminator"] = judged.total
+        training.judge_step(judge, accelerator, losses, game.discriminator_loss, made, batch.target, run.step)
     training.update_average(run.average, run.stage.model, run.decay, run.step)
     run.step += 1
     return losses

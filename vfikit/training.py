@@ -4,7 +4,7 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +65,26 @@ def learning_rate(lr: float, step: int, steps: int, warmup: int = 0, cosine: boo
     """
     rate = lr * min(1.0, (step + 1) / max(warmup, 1))
     return rate * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))) if cosine else rate
+
+
+def judge_step(
+    optimizer: torch.optim.Optimizer,
+    accelerator: Any,
+    losses: dict[str, torch.Tensor],
+    loss: Callable[..., Any],
+    *seen: Any,
+) -> None:
+    """A discriminator's own step: ``loss(*seen).total`` down, which also goes into ``losses``.
+
+    It is no part of what accelerate wraps, so its gradients are averaged over processes here.
+    """
+    optimizer.zero_grad()  # what the generator's term left there
+    judged = loss(*seen)
+    judged.total.backward()
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad = accelerator.reduce(parameter.grad, "mean")
+    optimizer.step()
+    losses["discriminator"] = judged.total
 
 
 @torch.no_grad()

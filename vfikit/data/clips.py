@@ -5,7 +5,7 @@ A clip is longer than what is read of it: ``read`` takes so many frames at such 
 
 import csv
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -129,9 +129,11 @@ def open_clips(
 ) -> SyntheticClips | FileClips:
     """The clips that ``spec`` names, each ``size`` (height, width).
 
-    ``synthetic``; a folder of videos, or of folders of numbered frames; a list as WebVid's, a ``.csv`` whose columns
-    are ``videoid``, ``page_dir`` and ``name`` (the caption), the videos beside it in ``videos/``, or ``path`` and
-    ``caption``. Of files, ``split`` "test" is every tenth, "train" the others, "all" all. Raises InputError.
+    ``synthetic``; a folder of videos, or of folders of numbered frames, at any depth: UCF-101, Sky Timelapse and TaiChi
+    as they are published (frames are read at the stride asked for, where LVDM's readers take neighbours); a list as
+    WebVid's, a ``.csv`` whose columns are ``videoid``, ``page_dir`` and ``name`` (the caption), the videos beside it in
+    ``videos/``, or ``path`` and ``caption``. Of files, ``split`` "test" is every tenth, "train" the others, "all" all.
+    Raises InputError.
     """
     if split not in ("train", "test", "all"):
         raise InputError(f"clips {spec!r}: split is {split!r}, expected train, test or all")
@@ -150,11 +152,20 @@ def open_clips(
 def _found(root: Path) -> list[Source]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder, expected clips, a .csv list, or synthetic")
-    found = [path for path in sorted(root.iterdir()) if path.suffix.lower() in VIDEOS]
-    found += [folder for folder in folders(root) if numbered_frames(folder)]
+    found = list(_walk(root))
     if not found:
         raise InputError(f"{root}: no clips found, expected videos or folders of numbered frames")
     return [Source(path) for path in found]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Videos and folders of numbered frames at any depth: UCF-101's classes, Sky Timelapse's and TaiChi's parts."""
+    yield from sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS)
+    for inner in folders(folder):
+        if numbered_frames(inner):
+            yield inner
+        else:
+            yield from _walk(inner)
 
 
 def _listed(path: Path) -> list[Source]:

@@ -4,6 +4,7 @@ from .flolpips import FloLPIPS
 from .frechet import FID, frechet_distance
 from .lpips import LPIPS
 from .pixels import interpolation_error, normalized_interpolation_error, psnr, quantise
+from .random_features import RandomFeatures, frechet_random
 from .ssim import ssim
 from .temporal import flicker, occlusion, warping_error
 from .video_distances import VFID, VideoDistance, kernel_distance, published_frechet_distance
@@ -13,9 +14,11 @@ __all__ = [
     "LPIPS",
     "VFID",
     "FloLPIPS",
+    "RandomFeatures",
     "VideoDistance",
     "flicker",
     "frechet_distance",
+    "frechet_random",
     "interpolation_error",
     "kernel_distance",
     "normalized_interpolation_error",

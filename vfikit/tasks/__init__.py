@@ -1,6 +1,6 @@
 """What a recipe needs to know of a model to train, measure and compress it: batches, a loss, a quality."""
 
-from . import inpainting, interpolation, latent_interpolation, video_ldm
+from . import inpainting, interpolation, latent_interpolation, lvdm, video_ldm
 from .task import Defaults, Split, Task
 
 TASKS: dict[str, Task] = {
@@ -12,6 +12,7 @@ TASKS: dict[str, Task] = {
     "ldmvfi": latent_interpolation,
     "e2fgvi": inpainting,
     "e2fgvi-hq": inpainting,
+    "lvdm": lvdm,
     "video-ldm": video_ldm,
 }
 

@@ -24,6 +24,7 @@ from .autoencoder import AutoencoderConfig, VideoAutoencoder
 from .conditional import Given, NoisyClip, Prompt, drawing, noisy_clip, sample_clip
 from .frame_autoencoder import FrameAutoencoder, FrameAutoencoderConfig
 from .long_video import between_keys, decoded, first_frames, key_latents
+from .masks import given_mask
 from .published import loadable, published_keys
 from .unet import VideoUNet, VideoUNetConfig
 
@@ -108,20 +109,22 @@ class LVDMNet(Pretrained):
         assert isinstance(found, VideoUNet)
         return found
 
-    def forward(self, video: Tensor) -> Tensor:
-        """Every network once: (N, T, 3, H, W) in [0, 1] is encoded, seen by each U-Net as it is, and decoded.
+    def forward(self, video: Tensor, t: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """Every network once: (N, T, 3, H, W) in [0, 1] is encoded, noised, denoised in one step by all, and decoded.
 
-        For measuring and compressing all of them at a time; ``generate`` makes videos.
+        For measuring and compressing all of them at a time; ``generate`` makes videos. ``t`` (N,) is a fifth of all
+        times unless given, ``noise`` (N, z, t, h, w) zero. U-Nets that take given latents are given the first.
         """
         latent = self.encode(video, mode=True)
-        t = torch.full((len(latent),), self.config.timesteps // 2, device=latent.device)
-        seen = latent
+        t = torch.full((len(latent),), self.config.timesteps // 5, device=latent.device) if t is None else t
+        x = self.schedule.add_noise(latent, torch.zeros_like(latent) if noise is None else noise, t)
+        mask, seen = given_mask(x, (0,)), []
         for stage in self.stages:
             unet = self.unet(stage)
-            x = torch.cat([latent, torch.zeros_like(latent[:, :1])], dim=1) if unet.config.conditional else latent
-            level = t.clamp(max=unet.config.levels - 1) if unet.config.level_embedding == "label" else None
-            seen = seen - unet(x, t, level=level)
-        return self.decode(seen)
+            level = t if unet.config.level_embedding != "none" else None
+            seen.append(unet(torch.cat([x, mask], dim=1) if unet.config.conditional else x, t, None, level, mask))
+        predicted = sum(seen) / len(seen) if seen else torch.zeros_like(x)
+        return self.decode(self.schedule.predict_start(x, predicted, t))
 
     def encode(self, video: Tensor, generator: torch.Generator | None = None, mode: bool = False) -> Tensor:
         """Scaled latents (N, z, t, h, w) of videos (N, T, 3, H, W) in [0, 1], drawn; their means with ``mode``."""

@@ -1,0 +1,203 @@
+"""What training, measuring and compressing need to know of LVDM: clips, masks, a loss a stage, a quality."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..compress import distill
+from ..data import Clips
+from ..metrics import frechet_random
+from ..models.lvdm import LVDMNet
+from ..models.lvdm.masks import given_mask
+from . import clips
+from .clips import ClipBatch, Quality, inputs, measured
+from .task import Defaults, Split
+
+__all__ = [
+    "DEFAULTS",
+    "STAGES",
+    "ClipBatch",
+    "Quality",
+    "batches",
+    "distilled",
+    "example",
+    "inputs",
+    "quality",
+    "split",
+]
+
+DEFAULTS = Defaults(batch_size=1, crop=64, size=(64, 64), pool=64, lr=1e-3)
+FRAMES = 16  # of a clip that a net is compressed on
+STAGES = ("autoencoder", "short", "prediction", "interpolation")
+GIVEN = {"prediction": (0.5, (0,)), "interpolation": (0.9, (0, -1))}  # how often, and which latents
+LEVELS = 250  # of noise on given latents
+TIMES = (50, 250, 500, 750, 950)  # at which denoising is measured
+
+
+def split(
+    spec: str,
+    crop: int,
+    size: tuple[int, int],
+    pool: int,
+    seed: int,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Split:
+    """Clips to train on and others held out; synthetic ones are kept in memory."""
+    return clips.split(spec, crop, size, pool, seed, watch, FRAMES)
+
+
+def batches(
+    data: Clips,
+    batch_size: int,
+    crop: int | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    start: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    frames: int = FRAMES,
+    strides: Sequence[int] = (1,),
+) -> Iterator[ClipBatch]:
+    """See ``clips.batches``."""
+    return clips.batches(data, batch_size, crop, seed, steps, start, shard, frames, strides)
+
+
+def example(data: Clips) -> ClipBatch:
+    """The first clip as a batch of one."""
+    return clips.example(data, FRAMES)
+
+
+def key_step(model: LVDMNet) -> int:
+    """Latents from one key latent to the next: what interpolation fills, and its first end."""
+    return 1 if model.config.interpolation is None else model.config.interpolation.length - 1
+
+
+def clip_frames(model: LVDMNet, stage: str) -> int:
+    """Frames of a training clip; the autoencoder's are those of a short clip."""
+    factor = model.factors[0]
+    if stage == "autoencoder":
+        return max(factor, FRAMES)
+    return model.unet(stage).config.length * factor * (key_step(model) if stage == "prediction" else 1)
+
+
+class Reconstruction(NamedTuple):
+    """Clips (N, T, 3, H, W) as the autoencoder gives them back, and each posterior's divergence (N,)."""
+
+    frames: Tensor
+    kl: Tensor
+
+
+def reconstruction(model: LVDMNet, frames: Tensor) -> Reconstruction:
+    posterior = model.autoencoder.encode(rearrange(2 * frames - 1, "n t c h w -> n c t h w"))
+    made = model.autoencoder.decode(posterior.sample())
+    return Reconstruction((rearrange(made, "n c t h w -> n t c h w") + 1) / 2, posterior.kl())
+
+
+def denoising(
+    model: LVDMNet, stage: str, frames: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """The loss of a stage's U-Net on clips (N, T, 3, H, W): noise at times ``t``, else random ones.
+
+    Some latents of some clips are given, so that one network learns to make clips with them and without.
+    """
+    with torch.no_grad():
+        latent = model.encode(frames, generator)
+    if stage == "prediction":
+        latent = latent[:, :, :: key_step(model)]
+
+    def drawn(kind: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        return kind(*arguments, generator=generator).to(latent.device)
+
+    videos = len(latent)
+    t = drawn(torch.randint, model.config.timesteps, (videos,)) if t is None else t
+    noise = drawn(torch.randn, latent.shape).to(latent)
+    if stage not in GIVEN:
+        predicted, seen = model.denoise(stage, latent, t, noise)
+    else:
+        share, places = GIVEN[stage]
+        chosen = drawn(torch.rand, videos).lt(share).to(latent).view(-1, 1, 1, 1, 1)
+        mask, level = given_mask(latent, places) * chosen, drawn(torch.randint, LEVELS, (videos,))
+        level_noise = drawn(torch.randn, latent.shape).to(latent)
+        predicted, seen = model.denoise(stage, latent, t, noise, mask, level, level_noise)
+    return model.schedule.loss(predicted.float(), seen.target.float(), t, model.config.norm)[0]
+
+
+@torch.no_grad()
+def by_time(model: LVDMNet, stage: str, data: Clips, limit: int | None = 8) -> dict[str, float]:
+    """The loss at each of ``TIMES``, a mean over the first ``limit`` clips; the same noise at every call."""
+    device, count = next(model.parameters()).device, min(len(data), limit or len(data))
+    found = dict.fromkeys(TIMES, 0.0)
+    for index in range(count):
+        frames = data.read(index, clip_frames(model, stage))[None].to(device)
+        for time in TIMES:
+            generator = torch.Generator().manual_seed(index)
+            t = torch.tensor([time * model.config.timesteps // 1000], device=device)
+            found[time] += float(denoising(model, stage, frames, t, generator)) / count
+    return {f"loss_at_{time}": value for time, value in found.items()}
+
+
+@torch.no_grad()
+def frechet(model: LVDMNet, data: Clips, videos: int = 16, seed: int = 0) -> float:
+    """``frechet_random`` of so many short clips that the model makes and the first ones of ``data``."""
+    frames = clip_frames(model, "short")
+    real = torch.stack([data.read(index, frames) for index in range(min(videos, len(data)))])
+    generator = torch.Generator().manual_seed(seed)
+    height, width = real.shape[3:]
+    made = model.generate(num_frames=frames, num_videos=len(real), height=height, width=width, generator=generator)
+    return float(frechet_random(made.cpu(), real))
+
+
+@torch.no_grad()
+def latent_moments(model: LVDMNet, batches: Iterable[ClipBatch]) -> tuple[float, float]:
+    """Scale and shift that make latents of these clips standard: 1 / deviation, -mean."""
+    device, count, total, squares = next(model.parameters()).device, 0, 0.0, 0.0
+    for batch in batches:
+        latent = model.encode(batch.frames.to(device)) / model.config.scale - model.config.shift
+        count += latent.numel()
+        total += float(latent.double().sum())
+        squares += float(latent.double().square().sum())
+    if not count:
+        raise ValueError("latent_moments: no clips, expected at least one batch")
+    mean = total / count
+    return (squares / count - mean**2) ** -0.5, -mean
+
+
+def distilled(model: LVDMNet, teacher: LVDMNet | None, batch: ClipBatch, share: float) -> Tensor:
+    """All networks at once: clips from their own latents, the noise of every U-Net, and a teacher's.
+
+    Both nets see the same times and noise.
+    """
+    frames, seed = batch.frames, int(torch.randint(2**62, ()))
+    made = reconstruction(model, frames).frames.float()
+    total = distill(made, frames) + 20 * (made - frames).square().mean()
+    for stage in model.stages:
+        total = total + 0.1 * denoising(model, stage, frames, generator=torch.Generator().manual_seed(seed))
+    if share <= 0 or teacher is None:
+        return total
+    noise = torch.randn(model.encode(frames[:1]).shape, device=frames.device).to(frames)
+    noise = noise.expand(len(frames), -1, -1, -1, -1)
+    with torch.no_grad():
+        wanted = teacher(frames, noise=noise)
+    return total + share * distill(model(frames, noise=noise), wanted)
+
+
+def quality(model: LVDMNet, data: Clips, limit: int | None = None, frames: int = FRAMES) -> Quality:
+    """How near the first ``limit`` clips are to themselves, noised to a fifth of all times and denoised in one step."""
+
+    def denoised(clip: Tensor, index: int) -> Tensor:
+        generator = torch.Generator().manual_seed(index)
+        made: Tensor = model(clip, noise=torch.randn(model.encode(clip).shape, generator=generator).to(clip))
+        return made
+
+    return measured(denoised, data, frames, limit, next(model.parameters()).device)
+
+
+def reconstructed(model: LVDMNet, data: Clips, limit: int | None = None, frames: int = FRAMES) -> Quality:
+    """How near the autoencoder comes to the first ``limit`` clips."""
+
+    def again(clip: Tensor, index: int) -> Tensor:
+        return model.decode(model.encode(clip, mode=True))
+
+    return measured(again, data, frames, limit, next(model.parameters()).device)
