@@ -58,6 +58,8 @@ class Config:
     """Side of the random crops; published: 256."""
     lr: float = 1e-4
     """Learning rate; published, with its batches: 1e-4, then 6.4e-5."""
+    optimizer: Literal["adam", "adamax"] = "adam"
+    """Of the autoencoder: Adam with betas 0.5 and 0.9 (published), or Adamax, which starts more steadily."""
     warmup: int = 0
     """Steps over which the learning rate rises."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -143,7 +145,10 @@ class Run:
             self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=config.lr, foreach=True)
         else:
             model.denoiser.requires_grad_(False)
-            self.optimizer = torch.optim.Adam(parameters, lr=config.lr, betas=(0.5, 0.9), foreach=True)
+            kind, betas = (
+                (torch.optim.Adam, (0.5, 0.9)) if config.optimizer == "adam" else (torch.optim.Adamax, (0.9, 0.999))
+            )
+            self.optimizer = kind(parameters, lr=config.lr, betas=betas, foreach=True)
         self.kept: dict[str, Any] = {"model": model, "average": self.average, "optimizer": self.optimizer}
         self.judge: torch.optim.Optimizer | None = None
         if self.stage.game is not None and (discriminator := self.stage.game.discriminator) is not None:

@@ -4,6 +4,7 @@ All layers take feature maps (N, C, H, W) whose sides are multiples of the windo
 patch attends inside itself; in ``grid`` attention the w x w pixels that lie H / w and W / w apart attend to each other.
 """
 
+import torch
 import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor, nn
@@ -34,6 +35,13 @@ class WindowAttention(nn.Module):
     def reset_parameters(self) -> None:
         """The bias starts small; an embedding's own start would drown the products of queries and keys."""
         nn.init.normal_(self.rel_pos_bias.weight, std=0.02)
+
+    def start_local(self) -> None:
+        """Starts as about the identity in space: each query sees mostly the key of its own place, at full strength."""
+        with torch.no_grad():
+            self.rel_pos_bias.weight[len(self.rel_pos_bias.weight) // 2] += 4
+        for layer in (self.to_v, self.to_out[0]):
+            nn.init.xavier_normal_(layer.weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = x if context is None else context

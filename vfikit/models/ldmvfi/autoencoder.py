@@ -191,6 +191,22 @@ class UpLevel(nn.Module):
         window, cross = config.window_at(index + 1), config.cross_attention
         self.cross_attn = MaxCrossAttention(width, 2 * width, config.head_width, window) if cross else None
         self.upsample = Upsample(width)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Half of what the context is expanded to starts as differences of the neighbours, which its norm makes large.
+
+        And attention starts local. Otherwise what moves drowns in what stays, and a training from scratch rests for
+        thousands of steps at the average of both frames.
+        """
+        if self.cross_attn is None:
+            return
+        expand: Tensor = self.cross_attn.proj_in[0].weight  # type: ignore[assignment]
+        of0, of1 = expand[::2].chunk(2, dim=1)
+        of1.copy_(-of0)
+        for attend in (self.cross_attn.attn_block, self.cross_attn.attn_grid):
+            attend.fn.start_local()
 
     def forward(self, x: Tensor, feature0: Tensor, feature1: Tensor) -> Tensor:
         x = through(x, self.block, self.attn)
