@@ -6,9 +6,11 @@ import torch
 from benchmarks.plain import adacof as plain
 from benchmarks.plain import deform_conv2d as plain_deform
 from benchmarks.plain import dsepconv as plain_dsepconv
+from benchmarks.plain import e2fgvi as plain_e2fgvi
 from benchmarks.plain import ldmvfi as plain_ldmvfi
-from tests.golden.adapters import ldmvfi_diffusion, ldmvfi_nets
+from tests.golden.adapters import e2fgvi_nets, ldmvfi_diffusion, ldmvfi_nets
 from tests.golden.adapters.case import DATA, Case
+from tests.golden.adapters.sampled import check
 from vfikit.models.ldmvfi import VQFIGAN, DenoisingUNet
 
 NAMES = ("input", "weight", "offset_i", "offset_j")
@@ -106,4 +108,33 @@ def test_golden_ldmvfi_pipeline():
     (name,) = (name for name in case.outputs("expect_decoded_s"))
     stride = int(name.removeprefix("expect_decoded_s"))
     case.check(name, made[..., ::stride, ::stride], most=1e-4, all=1e-4)
+    case.finish()
+
+
+@pytest.mark.parametrize(
+    "name", ["e2fgvi_hq.full_batch2", pytest.param("e2fgvi_hq.inference_evaluate", marks=pytest.mark.slow)]
+)
+def test_golden_e2fgvi(name):
+    """The network, and the loop over windows but for its cutting to grey levels."""
+    case = Case(DATA / f"{name}.npz", torch.float32)
+    case.skip("*", "only what is compared below")
+    net = plain_e2fgvi.plain(e2fgvi_nets.network(case))
+    config = case.meta["config"]
+    if "local_frames" in config:
+        shape = (
+            config["batch"],
+            config["local_frames"] + config["reference_frames"],
+            1,
+            *case.arrays["frames"].shape[3:],
+        )
+        holes = e2fgvi_nets.unpacked(case.take("masks"), shape)
+        frames = (case.take("frames").float() / 255 * 2 - 1) * ~holes
+        check(case, "output", net(frames, config["local_frames"]).frames.flatten(0, 1))
+    else:
+        frames = (case.take("frames").float() / 255).permute(0, 3, 1, 2)[None]
+        masks = case.take("masks_raw")[None, :, None]
+        filled = plain_e2fgvi.inpaint(net, frames, masks, config["neighbor_stride"], config["step"])
+        off = 255 * filled[0].permute(0, 2, 3, 1) - case.take("composite_times_4") / 4
+        assert off.min() > -0.1
+        assert off.max() < 1.1
     case.finish()
