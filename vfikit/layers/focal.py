@@ -16,7 +16,7 @@ import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..ops.fold import CutPatches, JoinPatches, from_patches, to_patches
+from ..ops.fold import CutPatches, JoinPatches, from_patches, in_turn, to_patches
 
 Size = tuple[int, int]
 
@@ -104,29 +104,39 @@ class FocalAttention(nn.Module):
     def forward(self, x: Tensor, pooled: Sequence[Tensor] = ()) -> Tensor:
         items, _, height, width, _ = x.shape
         keys = self.keys((height, width), [(p.shape[2], p.shape[3]) for p in pooled], x.device)
-        q, k, v = self.project(x, pooled, keys)
-        attended = functional.scaled_dot_product_attention(q, k, v, self.bias(keys, q))
-        rows, columns = (_ceil(side, own) for side, own in zip((height, width), self.window))
+        rows = self.rows(x, pooled)
+
+        def attend(index: Tensor) -> Tensor:
+            """(windows, B, heads, T * tokens, C / heads), of the windows of this index."""
+            some = Keys(*(part[index] for part in keys))
+            q, k, v = self.project(x, rows, some)
+            attended = functional.scaled_dot_product_attention(q, k, v, self.bias(some, q))
+            return attended.unflatten(0, (items, -1)).transpose(0, 1)
+
+        attended = in_turn(attend, torch.arange(len(keys.queries), device=x.device))
+        down, across = (_ceil(side, own) for side, own in zip((height, width), self.window))
         attended = rearrange(
             attended,
-            "(n r c) h (t i j) d -> n t (r i) (c j) (h d)",
-            n=items,
-            r=rows,
-            c=columns,
+            "(r c) n h (t i j) d -> n t (r i) (c j) (h d)",
+            r=down,
+            c=across,
             i=self.window[0],
             j=self.window[1],
         )
         return self.proj(attended[:, :, :height, :width])
 
-    def project(self, x: Tensor, pooled: Sequence[Tensor], keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B * windows, heads, T * places, C / heads)."""
-        items, frames = x.shape[:2]
+    def rows(self, x: Tensor, pooled: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Queries, keys and values of all tokens, frame by frame, the pooled ones last: (B * T * tokens, C) each."""
         tokens = torch.cat([level.flatten(2, 3) for level in (x, *pooled)], dim=2)
-        first = tokens.shape[2] * torch.arange(items * frames, device=x.device).view(items, 1, frames, 1)
-        parts = self.qkv(tokens).flatten(0, 2).chunk(3, dim=1)
+        return self.qkv(tokens).flatten(0, 2).chunk(3, dim=1)
+
+    def project(self, x: Tensor, rows: tuple[Tensor, ...], keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of windows, (B * windows, heads, T * places, C / heads)."""
+        items, frames = x.shape[:2]
+        starts = torch.arange(0, len(rows[0]), len(rows[0]) // (items * frames), device=x.device)
         gathered = (
-            functional.embedding(first + places[:, None], part)  # (B, windows, T, places, C)
-            for part, places in zip(parts, (keys.queries, keys.places, keys.places))
+            functional.embedding(starts.view(items, 1, frames, 1) + places[:, None], part)  # (B, w, T, places, C)
+            for part, places in zip(rows, (keys.queries, keys.places, keys.places))
         )
         q, k, v = (rearrange(g, "n w t p (h d) -> (n w) h (t p) d", h=self.heads) for g in gathered)
         return q, k, v
@@ -223,6 +233,9 @@ class FusionFeedForward(nn.Module):
         self.join, self.cut = JoinPatches(stride, padding), CutPatches(kernel_size, stride, padding)
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
+        return in_turn(lambda x: self.mix(x, size), x)
+
+    def mix(self, x: Tensor, size: Size) -> Tensor:
         patches = to_patches(x, self.conv1, self.kernel_size)
         once = torch.ones(1, *patches.shape[1:5], 1, dtype=patches.dtype, device=patches.device)
         fused = self.join(patches, size) / self.join(once, size)  # by how many patches overlap

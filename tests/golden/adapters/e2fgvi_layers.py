@@ -112,7 +112,7 @@ def window_attention(case: Case) -> None:
     check(case, "valid_ind_rolled", rolled)
     with torch.no_grad():
         keys = layer.keys(tuple(x.shape[2:4]), [tuple(level.shape[2:4]) for level in levels])
-        q, k, _ = layer.project(x, levels, keys)
+        q, k, _ = layer.project(x, layer.rows(x, levels), keys)
         ours = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
         far = torch.full_like(ours[..., :1], -100.0)  # published: a pooled token outside the map
         own, count = window[0] * window[1], keys.places.shape[1]

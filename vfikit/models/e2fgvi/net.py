@@ -21,6 +21,7 @@ from ...layers.focal import FocalBlock, FusionFeedForward
 from ...layers.propagation import BidirectionalPropagation, DeformableAlignment
 from ...layers.spynet import SPyNet
 from ...ops import SoftComposition, SoftSplit
+from ...ops.fold import in_turn
 from ..pretrained import Pretrained
 from .published import published_keys
 from .stream import inpaint
@@ -136,7 +137,7 @@ class E2FGVINet(Pretrained):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Features (B, T, C, H / 4, W / 4) of each frame by itself."""
-        return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return in_turn(self.encoder, frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     def attend(self, features: Tensor, keep: int | None = None) -> Tensor:
         """What the transformer adds to features (B, T, C, h, w), of the first ``keep`` frames (all: None)."""
@@ -149,7 +150,7 @@ class E2FGVINet(Pretrained):
 
     def decode(self, features: Tensor) -> Tensor:
         """Frames (B, T, 3, 4 h, 4 w) in (-1, 1) of features (B, T, C, h, w)."""
-        return self.decoder(features.flatten(0, 1)).tanh().unflatten(0, features.shape[:2])
+        return in_turn(self.decoder, features.flatten(0, 1)).tanh().unflatten(0, features.shape[:2])
 
     @torch.no_grad()
     def inpaint(self, frames: Tensor, masks: Tensor, **settings: Any) -> Tensor:
