@@ -15,13 +15,14 @@ from .frechet import frechet_distance
 class RandomFeatures(nn.Module):
     """Videos (N, T, 3, H, W) in [0, 1], at least 4 frames of 16 x 16 -> (N, features), the same in every process.
 
-    Three 3-D convolutions of fixed weights with stride; the mean and the deviation over places of every level's maps.
+    Three 3-D convolutions of fixed weights with stride, over frames and their changes; the mean and the deviation over
+    places of every level's maps.
     """
 
     def __init__(self, width: int = 16, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        widths = [3, width, 2 * width, 4 * width]
+        widths = [6, width, 2 * width, 4 * width]
         strides = [(1, 2, 2), (1, 2, 2), (2, 2, 2)]
         self.levels = nn.ModuleList()
         for wide, narrow, stride in zip(widths, widths[1:], strides):
@@ -32,6 +33,8 @@ class RandomFeatures(nn.Module):
 
     def forward(self, videos: Tensor) -> Tensor:
         x = (2 * videos - 1).transpose(1, 2)
+        changes = torch.diff(x, dim=2, prepend=x[:, :, :1])
+        x = torch.cat([x, 4 * changes], dim=1)
         found = []
         for level in self.levels:
             x = level(x).relu()
