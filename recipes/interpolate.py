@@ -11,7 +11,7 @@ copied. Stop it at any time: the same command goes on where it was. Prints where
 
 import contextlib
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vfikit.files import InputError
 from vfikit.inference import tiled
+from vfikit.models.ldmvfi import LDMVFINet
 from vfikit.recipe import fingerprint, frame_rate, load_model, run, shown
 from vfikit.video import Options, interpolate_clip, interpolate_pair
 from vfikit.video.engine import MAX_FACTOR, Interpolate
@@ -50,6 +51,12 @@ class Config:
     """Half precision: half the memory, faster on a GPU."""
     tile: int = 0
     """For large frames: pixels a side of overlapping tiles, say 512; 0 takes whole frames."""
+    steps: int | None = None
+    """Of denoising, for a model that samples (ldmvfi); its own number unless given."""
+    sampler: Literal["ddim", "ancestral", "dpm++", "unipc"] | None = None
+    """How such a model samples; its own way unless given."""
+    seed: int = 0
+    """Of the noise that such a model begins with, the same for every frame."""
     cut: float = Options.cut
     """Scene-change score above which a gap is not blended over; "inf" never finds one."""
     repeat: float = Options.repeat
@@ -84,6 +91,7 @@ def main(config: Config) -> None:
     model = load_model(config.model, config.preset, config.checkpoint, config.device)
     if not hasattr(model, "interpolate"):
         raise InputError(f"{config.model}: does not interpolate")
+    set_sampling(model, config)
     interpolate = prepared(model, config)
     if output.suffix.lower() in IMAGES:
         interpolate_pair(inputs, output, interpolate)
@@ -99,6 +107,18 @@ def main(config: Config) -> None:
         f"{output}: {report.frames} frames in {report.seconds:.1f} s; {report.calls} made, {report.cuts} cuts and "
         f"{report.repeats} repeats not blended" + (f", {report.reused} parts kept from before" if report.reused else "")
     )
+
+
+def set_sampling(model: Any, config: Config) -> None:
+    """What was asked of a model that samples; InputError where it was asked of another."""
+    asked = {name: value for name, value in (("steps", config.steps), ("sampler", config.sampler)) if value is not None}
+    if isinstance(model, LDMVFINet):
+        model.config = replace(model.config, sampling=replace(model.config.sampling, **asked))
+        model.config.sampling.scheduler(model.schedule)  # wrong numbers end here
+        model.seed = config.seed
+    elif asked or config.seed:
+        name = next(iter(asked), "seed")
+        raise InputError(f"--{name}: got {getattr(config, name)} for {config.model}, expected a model that samples")
 
 
 def prepared(model: Any, config: Config) -> Interpolate:
@@ -125,7 +145,10 @@ def prepared(model: Any, config: Config) -> Interpolate:
 
 def identity(model: Any, config: Config) -> dict[str, Any]:
     """What a stopped job must find unchanged, beside its input and options."""
-    return {"weights": fingerprint(model), "half": config.half, "tile": config.tile, "device": config.device}
+    return {
+        "weights": fingerprint(model),
+        **{name: getattr(config, name) for name in ("half", "tile", "device", "steps", "sampler", "seed")},
+    }
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from vfikit import checkpoints
+from vfikit.diffusion import Sampling
 from vfikit.models import build
 from vfikit.video import VideoReader, read_image, write_image
 
+from ..models.toys import toy
 from ..test_recipes_cli import Done, recipe
 from ..video.clips import audio_packets, picture, write_video
 
@@ -85,6 +87,30 @@ def test_tiles_and_half_precision_run(tmp_path: Path, weights: Path) -> None:
     assert float((half - whole).abs().mean()) < 0.02
 
 
+def test_a_model_that_samples(tmp_path: Path) -> None:
+    """Steps, sampler and seed are what the network is called with, in tiles too."""
+    torch.manual_seed(0)
+    net = toy("ldmvfi")
+    weights = tmp_path / "ldmvfi.safetensors"
+    checkpoints.save(net, weights)
+    frames = torch.stack([picture(k, 40, 64) for k in range(2)])
+    images = [tmp_path / f"{k}.png" for k in range(2)]
+    for frame, image in zip(frames, images):
+        write_image(frame, image)
+    frames = torch.stack([read_image(image) for image in images])
+    sampling = Sampling("unipc", 3, net.config.sampling.eta, net.config.sampling.spacing)
+    for seed in (0, 5):
+        pair = net.prepare(frames[:1], frames[1:])
+        latent = net.sample(pair, generator=torch.Generator().manual_seed(seed), sampling=sampling)
+        expected = net.decode(latent, pair).clamp(0, 1)[0].detach()
+        for tile in ("0", "64"):
+            arguments = ("--model", "ldmvfi", "--steps", "3", "--sampler", "unipc", "--seed", str(seed), "--tile", tile)
+            done = interpolate(weights, *images, tmp_path / "middle.png", *arguments)
+            assert done.code == 0, done.stderr
+            assert float((read_image(tmp_path / "middle.png") - expected).abs().max()) <= 0.51 / 255
+            (tmp_path / "middle.png").unlink()
+
+
 def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path: Path, weights: Path, clip: Path) -> None:
     out = tmp_path / "out"
     image, small = tmp_path / "a.png", tmp_path / "b.png"
@@ -106,6 +132,8 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path: Path, weights: Pat
         ([clip, out / "o.gif", "--factor", "4"], "a GIF holds at least 2/100 s"),
         ([clip, out / "o.mp4", "--tile", "8"], "--tile is 8"),
         ([clip, out / "o.mp4", "--model", "nothing"], "nothing"),
+        ([clip, out / "o.mp4", "--steps", "4"], "--steps: got 4 for adacof, expected a model that samples"),
+        ([clip, out / "o.mp4", "--seed", "1"], "--seed: got 1 for adacof"),
     ]
     for arguments, message in cases:
         done = interpolate(weights, *arguments)

@@ -68,6 +68,7 @@ class LDMVFINet(MiddleInterpolator):
         self.autoencoder = VQFIGAN(config.autoencoder)
         self.denoiser = DenoisingUNet(config.denoiser)
         self.schedule = Schedule(betas("linear", config.timesteps, config.beta_start, config.beta_end))
+        self.seed = 0  # of the noise, where no generator is given
         self.multiple = lcm(config.autoencoder.multiple, config.autoencoder.factor * config.denoiser.multiple)
 
     def forward(self, frame0: Tensor, frame1: Tensor, steps: int | None = None) -> Tensor:
@@ -133,7 +134,7 @@ class LDMVFINet(MiddleInterpolator):
         """A latent (N, code_width, h, w) of the middle frame, not quantised.
 
         ``steps`` replaces those of ``sampling``, by default the config's. With a ``generator``, each item of the batch
-        gets noise of its own; without, all get the same, the same in every call, so that a batch is its frames.
+        gets noise of its own; without, all get the same, that of ``self.seed``, so that a batch is its frames.
         """
         sampling = sampling or self.config.sampling
         if steps is not None:
@@ -143,7 +144,7 @@ class LDMVFINet(MiddleInterpolator):
         shape = tuple(like.shape)
         noise = iter(lambda: draw(shape, generator, like), None)
         if generator is None:
-            fixed = torch.Generator().manual_seed(0)
+            fixed = torch.Generator().manual_seed(self.seed)
             noise = iter(lambda: draw((1, *shape[1:]), fixed, like).expand(shape), None)
 
         def model_fn(x: Tensor, t: Tensor) -> Tensor:
