@@ -11,7 +11,6 @@ is cut that is not understood.
 
 import copy
 import random
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from .folds import Sets
 from .groups import Coupling, CouplingError, Group, Member
 from .resize import SIZES, has_weights, own_tensors
 from .slicing import with_copies
-from .tracing import Comparer, Labeller, Misfit, Step, tensors_of
+from .tracing import Comparer, Labeller, Limit, Misfit, Step, tensors_of
 
 __all__ = ["Coupling", "CouplingError", "Group", "Member", "couple"]
 
@@ -42,15 +41,15 @@ def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 300.0) -> C
     Attention is cut by whole heads. Its number is to be found in a ``heads`` or ``num_heads`` of the module, or follow
     from the tensors (``view(n, -1, head_dim, ..)``); where the code has it otherwise, heads stay.
     """
-    first = Labeller(Atoms(), time.monotonic() + 3600)  # imports what torch needs for this, before the clock starts
+    first = Labeller(Atoms(), Limit(3600))  # imports what torch needs for this, before the clock starts
     first.run(nn.Conv2d(1, 1, 1, device="meta"), (torch.empty(1, 1, 1, 1, device="meta"),))
-    until = time.monotonic() + seconds
+    limit = Limit(seconds)
     shared = _shared(model)  # to be asked first: on ``meta`` each has its own
     model = _copied(model).to("meta").eval()
     inputs = _pytree.tree_map_only(Tensor, lambda x: x.to("meta"), tuple(inputs))
     atoms = Atoms()
     weights = _label_weights(model, atoms, shared)
-    tracer = Labeller(atoms, until)
+    tracer = Labeller(atoms, limit)
     try:
         output = tracer.run(model, inputs)
     except CouplingError:
@@ -67,7 +66,7 @@ def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 300.0) -> C
         if id(tensor) not in tracer.used:
             for labels in atoms.of(tensor):
                 atoms.fix(labels, f"{name} takes no part in the forward pass")
-    return _proved(model, inputs, atoms, tracer.steps, until)
+    return _proved(model, inputs, atoms, tracer.steps, limit)
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -83,7 +82,7 @@ def _copied(model: nn.Module) -> nn.Module:
         raise
 
 
-def _proved(model: nn.Module, inputs: Any, atoms: Atoms, steps: list[Step], until: float) -> Coupling:
+def _proved(model: nn.Module, inputs: Any, atoms: Atoms, steps: list[Step], limit: Limit) -> Coupling:
     """The groups without which fewer channels run as the rules say, at every operation."""
     while True:
         sets = atoms.settled()
@@ -96,7 +95,7 @@ def _proved(model: nn.Module, inputs: Any, atoms: Atoms, steps: list[Step], unti
         for more in ([1] * len(free), different):
             units = [chance.randrange(group.units) for group in free]
             extra = {group: (unit, n) for group, unit, n in zip(free, units, more)}
-            misfit = _misfit(model, inputs, atoms, sets, steps, extra, until)
+            misfit = _misfit(model, inputs, atoms, sets, steps, extra, limit)
             if misfit is not None:
                 _refuse(atoms, sets, steps, free, misfit)
                 break
@@ -111,12 +110,12 @@ def _misfit(
     sets: Sets,
     steps: list[Step],
     extra: dict[Group, tuple[int, int]],
-    until: float,
+    limit: Limit,
 ) -> Misfit | None:
     """Runs the network with one unit of each group there a number of times more; what happens that should not."""
     wide = with_copies(model, {g: [1 + n * (u == unit) for u in range(g.units)] for g, (unit, n) in extra.items()})
     more = {_root(atoms, sets, group, unit): n for group, (unit, n) in extra.items()}
-    comparer = Comparer(steps, sets, more, {id(tensor) for _, tensor in _weights(wide)}, until)
+    comparer = Comparer(steps, sets, more, {id(tensor) for _, tensor in _weights(wide)}, limit)
     try:
         comparer.run(wide, inputs)
     except CouplingError:

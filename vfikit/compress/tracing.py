@@ -28,12 +28,22 @@ class _TimeUp(BaseException):
     """Raised in the tracing thread; no ``except Exception`` of a network stops it."""
 
 
+class Limit:
+    """So many seconds from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._end = seconds, time.monotonic() + seconds
+
+    def left(self) -> float:
+        return self._end - time.monotonic()
+
+
 class Watcher(TorchDispatchMode):
     """Calls ``seen`` after every operation, and after every module with a channel map, whose inside runs unseen."""
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, limit: Limit) -> None:
         super().__init__()
-        self.until = until
+        self.limit = limit
         self.stack: list[tuple[str, nn.Module, Iterator[Any]]] = []
         self.paused = 0
 
@@ -53,7 +63,7 @@ class Watcher(TorchDispatchMode):
         """The module on top of the stack has made ``outputs``."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if time.monotonic() > self.until:
+        if self.limit.left() < 0:
             raise _TimeUp
         name = func._schema.name.removeprefix("aten::")
         if name not in IN_PLACE:
@@ -71,23 +81,22 @@ class Watcher(TorchDispatchMode):
 
     def run(self, model: nn.Module, inputs: Sequence[Any]) -> Any:
         """``model(*inputs)``; raises what it raises, or ``CouplingError`` once time is up."""
-        started = time.monotonic()
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # one operation for a whole transformer layer: no rule
         try:
-            with torch.no_grad(), _deadline(self.until), _watched(model, self), self:
+            with torch.no_grad(), _deadline(self.limit), _watched(model, self), self:
                 return model(*inputs)
         except _TimeUp as error:
             raise CouplingError(
-                f"coupling: tracing took over {self.until - started:.2g} s; it was in {self.place('the model')}"
+                f"coupling: tracing took over {self.limit.seconds:g} s; it was in {self.place('the model')}"
             ) from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
-def _deadline(until: float) -> Iterator[None]:
-    """Raises ``_TimeUp`` here a while after ``until``: for loops of pure Python, where no operation looks at the clock.
+def _deadline(limit: Limit) -> Iterator[None]:
+    """Raises ``_TimeUp`` here a while after ``limit``: for loops of pure Python, where no operation looks at the clock.
 
     One call into C is waited for. The while is for imports at a first use, which must not be broken off.
     """
@@ -99,7 +108,7 @@ def _deadline(until: float) -> Iterator[None]:
             if not over:
                 raise_in(thread, ctypes.py_object(_TimeUp))
 
-    timer = threading.Timer(max(0.0, until - time.monotonic()) + GRACE, strike)
+    timer = threading.Timer(max(0.0, limit.left()) + GRACE, strike)
     timer.daemon = True
     timer.start()
     try:
@@ -158,8 +167,8 @@ class Step:
 class Labeller(Watcher):
     """Applies the rule of every operation that runs; ``steps`` are those that channels took part in."""
 
-    def __init__(self, atoms: Atoms, until: float) -> None:
-        super().__init__(until)
+    def __init__(self, atoms: Atoms, limit: Limit) -> None:
+        super().__init__(limit)
         self.atoms = atoms
         self.used: set[int] = set()
         self.steps: list[Step] = []
@@ -234,8 +243,8 @@ class Comparer(Watcher):
     ``more`` holds by how much the sets (by root) have become more; ``used`` the ids of the tensors with channels.
     """
 
-    def __init__(self, steps: Sequence[Step], sets: Sets, more: dict[int, int], used: set[int], until: float) -> None:
-        super().__init__(until)
+    def __init__(self, steps: Sequence[Step], sets: Sets, more: dict[int, int], used: set[int], limit: Limit) -> None:
+        super().__init__(limit)
         self.steps, self.sets, self.more = steps, sets, more
         self.done = 0
         self._channels = used
