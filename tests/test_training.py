@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vfikit.training import average_in, learning_rate, update_average
+from vfikit.training import average_in, cosine_restarts, learning_rate, stepped, update_average
 
 
 def test_averages_follow_parameters_and_take_the_statistics_of_norms() -> None:
@@ -30,3 +30,17 @@ def test_learning_rate_rises_and_falls() -> None:
     assert [learning_rate(1.0, step, 10, warmup=4) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert learning_rate(1.0, 5, 10, cosine=True) == pytest.approx(0.5)
     assert learning_rate(1.0, 10, 10, cosine=True) == pytest.approx(0.0)
+
+
+def test_stepped_rates_decay_at_milestones_and_begin_anew_at_restarts() -> None:
+    assert [stepped(1.0, step, (2, 4, 4), 0.5) for step in (0, 1, 2, 3, 4)] == [1, 1, 0.5, 0.5, 0.125]
+    assert [stepped(1.0, step, (2, 5), 0.5, ((4, 0.25),)) for step in (3, 4, 5)] == [0.5, 0.25, 0.125]
+
+
+def test_cosine_restarts_end_each_period_at_the_least_rate() -> None:
+    rates = [cosine_restarts(1.0, step, (4, 2), (1, 0.5), least=0.1) for step in range(7)]
+    assert rates[0] == 1
+    assert rates[4] == pytest.approx(0.1)
+    assert rates[5] == pytest.approx(0.1 + 0.5 * 0.5 * 0.9)
+    with pytest.raises(ValueError, match="step is 7, expected at most 6"):
+        cosine_restarts(1.0, 7, (4, 2), (1, 0.5))

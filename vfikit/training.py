@@ -87,6 +87,36 @@ def judge_step(
     losses["discriminator"] = judged.total
 
 
+def stepped(
+    lr: float,
+    step: int,
+    milestones: Sequence[int],
+    gamma: float = 0.1,
+    restarts: Sequence[tuple[int, float]] = (),
+) -> float:
+    """The rate of ``step``: times ``gamma`` at each milestone, twice where one stands twice.
+
+    A restart (step, weight) begins anew with ``weight`` times the first rate, no decay carried over.
+    """
+    start, weight = max(((at, w) for at, w in restarts if at <= step), default=(0, 1.0))
+    return lr * weight * gamma ** sum(start < milestone <= step for milestone in milestones)
+
+
+def cosine_restarts(
+    lr: float, step: int, periods: Sequence[int], weights: Sequence[float], least: float = 1e-7
+) -> float:
+    """The rate of ``step``: half a cosine from ``weights[i]`` times the first rate to ``least``, period after period.
+
+    The last step of a period belongs to it: the next one begins right after its start.
+    """
+    end = 0
+    for period, weight in zip(periods, weights, strict=True):
+        begin, end = end, end + period
+        if step <= end:
+            return least + weight * 0.5 * (lr - least) * (1 + math.cos(math.pi * (step - begin) / period))
+    raise ValueError(f"cosine_restarts: step is {step}, expected at most {end}, the sum of the periods")
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Moves ``average`` towards ``model``, quicker at the beginning: with min(decay, (1 + step) / (10 + step))."""

@@ -11,7 +11,14 @@ from .adapters.case import DATA, Case
 from .kinds import kind
 
 FOLDER = Path(os.environ.get("VFIKIT_GOLDEN", DATA))
-SLOW = ("e2fgvi.full", "e2fgvi_hq.full_60", "e2fgvi_hq.full_120", "e2fgvi_hq.inference_padded", "lvdm_i3d.forward")
+SLOW = (
+    "e2fgvi.full",
+    "e2fgvi_hq.full_60",
+    "e2fgvi_hq.full_120",
+    "e2fgvi_hq.inference_padded",
+    "lvdm_i3d.forward",
+    "e2fgvi_hq.train_step",
+)
 FILES = sorted(FOLDER.glob("*.npz"))
 
 

@@ -2,6 +2,7 @@
 
 from .augmentation import augment
 from .clips import Clips, FileClips, SyntheticClips, open_clips
+from .masks import Draws, irregular_masks
 from .pool import Pool
 from .sources import Triplets, held_out, open_triplets
 from .synthetic import Clip, Scene, Scenes
@@ -10,6 +11,7 @@ from .triplets import Triplet, TripletFolder
 __all__ = [
     "Clip",
     "Clips",
+    "Draws",
     "FileClips",
     "Pool",
     "Scene",
@@ -20,6 +22,7 @@ __all__ = [
     "Triplets",
     "augment",
     "held_out",
+    "irregular_masks",
     "open_clips",
     "open_triplets",
 ]

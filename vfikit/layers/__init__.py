@@ -31,6 +31,7 @@ from .temporal import (
     positional_encoding,
     window_mask,
 )
+from .temporal_discriminator import SpectralConv3d, TemporalPatchDiscriminator
 from .video_attention import JointSpaceTimeAttention, RelativeAttention, SpaceTimeAttention, SpaceTimeTransformer
 from .video_resnet import FrameConv3d, VideoDownsample, VideoResBlock, VideoUpsample
 
@@ -67,8 +68,10 @@ __all__ = [
     "SpaceTimeAttention",
     "SpaceTimeTransformer",
     "SpatialTransformer",
+    "SpectralConv3d",
     "SqueezeExcite",
     "TemporalAttentionLayer",
+    "TemporalPatchDiscriminator",
     "TimeResBlock",
     "TokenAttention",
     "TransposedUpsample",

@@ -7,6 +7,7 @@ from .adversarial import (
     WassersteinAdversary,
     dual_frame_discriminator,
 )
+from .inpainting import GAMES, FlowTargets, InpaintingLoss, InpaintingLosses, region_errors
 from .objective import Losses, Objective, adversarial_term, parse_terms
 from .perceptual import VGGLoss
 from .smoothness import charbonnier, kernel_smoothness, map_smoothness
@@ -15,8 +16,12 @@ from .vqgan import VQGANLoss
 
 __all__ = [
     "ADVERSARIES",
+    "GAMES",
     "DualFrameAdversary",
+    "FlowTargets",
     "FrameAdversary",
+    "InpaintingLoss",
+    "InpaintingLosses",
     "Losses",
     "Objective",
     "VGGLoss",
@@ -29,4 +34,5 @@ __all__ = [
     "kernel_smoothness",
     "map_smoothness",
     "parse_terms",
+    "region_errors",
 ]
