@@ -8,7 +8,8 @@ from benchmarks.plain import deform_conv2d as plain_deform
 from benchmarks.plain import dsepconv as plain_dsepconv
 from benchmarks.plain import e2fgvi as plain_e2fgvi
 from benchmarks.plain import ldmvfi as plain_ldmvfi
-from tests.golden.adapters import e2fgvi_nets, ldmvfi_diffusion, ldmvfi_nets
+from benchmarks.plain import lvdm as plain_lvdm
+from tests.golden.adapters import e2fgvi_nets, ldmvfi_diffusion, ldmvfi_nets, lvdm_nets
 from tests.golden.adapters.case import DATA, Case
 from tests.golden.adapters.sampled import check
 from vfikit.models.ldmvfi import VQFIGAN, DenoisingUNet
@@ -137,4 +138,15 @@ def test_golden_e2fgvi(name):
         off = 255 * filled[0].permute(0, 2, 3, 1) - case.take("composite_times_4") / 4
         assert off.min() > -0.1
         assert off.max() < 1.1
+    case.finish()
+
+
+@pytest.mark.parametrize("name", ["lvdm_unet_small", "lvdm_unet_text2video_small"])
+def test_golden_lvdm(name):
+    case = Case(DATA / f"{name}.forward.npz", torch.float32)
+    case.skip("*", "only what is compared below")
+    net = plain_lvdm.plain(lvdm_nets.video_unet(case, case.published()))
+    context = case.take("in_context") if "in_context" in case else None
+    with torch.no_grad():
+        lvdm_nets.close(case, "output", net(case.take("input"), case.take("timesteps"), context))
     case.finish()

@@ -68,11 +68,17 @@ class HeadAttention(nn.Module):
         zero(self.proj_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        order = "n (h three d) l -> three n h l d" if self.interleaved else "n (three h d) l -> three n h l d"
-        qkv = self.qkv(self.norm(x).flatten(2))
+        order = "n l (h three d) -> three n h l d" if self.interleaved else "n l (three h d) -> three n h l d"
+        qkv = pointwise(self.qkv, rearrange(self.norm(x), "n c ... -> n (...) c"))
         q, k, v = rearrange(qkv, order, three=3, d=self.head_width).unbind(0)
         attended = functional.scaled_dot_product_attention(q, k, v)
-        return x + self.proj_out(rearrange(attended, "n h l d -> n (h d) l")).unflatten(2, x.shape[2:])
+        made = pointwise(self.proj_out, rearrange(attended, "n h l d -> n l (h d)"))
+        return x + made.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def pointwise(layer: nn.Conv1d, tokens: Tensor) -> Tensor:
+    """A convolution of one tap over tokens (N, L, C): what attention makes of them is then in its order of memory."""
+    return functional.linear(tokens, layer.weight.flatten(1), layer.bias)
 
 
 class TokenAttention(nn.Module):

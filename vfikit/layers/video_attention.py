@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attention import HeadAttention, TokenAttention, TransformerBlock
+from .attention import HeadAttention, TokenAttention, TransformerBlock, pointwise
 from .norms import group_norm
 from .resnet import zero
 
@@ -92,10 +92,13 @@ class TemporalHeadAttention(nn.Module):
         zero(self.proj_out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        normed = self.norm(rearrange(x, "n c t h w -> (n h w) c t"))
-        q, k, v = rearrange(self.qkv(normed), "n (three h d) t -> three n h t d", three=3, d=self.head_width).unbind(0)
-        attended = self.proj_out(rearrange(self.attention(q, k, v, mask), "n h t d -> n (h d) t"))
-        return x + rearrange(attended, "(n h w) c t -> n c t h w", h=x.shape[3], w=x.shape[4])
+        pixels = rearrange(x, "n c t h w -> (n h w) t c")
+        normed = self.norm(rearrange(pixels, "n t c -> n c t 1")).squeeze(3).transpose(1, 2)
+        qkv = pointwise(self.qkv, normed)
+        q, k, v = rearrange(qkv, "n t (three h d) -> three n h t d", three=3, d=self.head_width).unbind(0)
+        attended = rearrange(self.attention(q, k, v, mask), "n h t d -> n t (h d)")
+        made = pixels + pointwise(self.proj_out, attended)
+        return rearrange(made, "(n h w) t c -> n c t h w", h=x.shape[3], w=x.shape[4])
 
 
 class SpaceTimeAttention(nn.Module):
@@ -115,7 +118,7 @@ class SpaceTimeAttention(nn.Module):
         self.temporal = TemporalHeadAttention(channels, channels // heads, length, relative, groups)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        frames = rearrange(x, "n c t h w -> (n t) c h w")
+        frames = rearrange(x, "n c t h w -> (n t) c h w").contiguous(memory_format=torch.channels_last)
         return self.temporal(rearrange(self.spatial(frames), "(n t) c h w -> n c t h w", n=x.shape[0]), mask)
 
 

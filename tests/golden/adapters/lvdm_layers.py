@@ -96,11 +96,11 @@ def st_attention(case: Case) -> None:
         x = with_gradients(case, variant, block, mask)
         if f"{variant}_grad_input" not in case:
             continue
-        case.check(f"{variant}_grad_input", gradient(x), double=LAYER)
-        case.check(f"{variant}_grad_qkv_t", gradient(block.temporal.qkv.weight)[::4], double=LAYER)
+        case.check(f"{variant}_grad_input", gradient(x), most=2e-5, double=LAYER)
+        case.check(f"{variant}_grad_qkv_t", gradient(block.temporal.qkv.weight)[::4], most=2e-5, double=LAYER)
         for which in "kv" if table else "":
             positions = getattr(block.temporal.attention, f"relative_position_{which}")
-            case.check(f"{variant}_grad_rel_{which}", gradient(positions.embeddings_table), double=LAYER)
+            case.check(f"{variant}_grad_rel_{which}", gradient(positions.embeddings_table), most=2e-5, double=LAYER)
 
 
 def st_transformer(case: Case) -> None:
