@@ -62,8 +62,10 @@ def test_each_frame_is_encoded_once_and_only_holes_are_decoded() -> None:
         net.inpaint(frames, masks, stride=2, step=4, nearest=1)
     windows_with_holes = [range(3), range(5), range(2, 7)]
     seen = {k for window in windows_with_holes for k in window} | {4, 8}
-    assert encode.call_count == len(seen)
-    assert decode.call_count == sum(k < 4 for window in windows_with_holes for k in window)
+    assert sum(call.args[0].shape[1] for call in encode.call_args_list) == len(seen)
+    assert sum(call.args[0].shape[1] for call in decode.call_args_list) == sum(
+        k < 4 for window in windows_with_holes for k in window
+    )
     assert sum(call.args[0].shape[1] - 1 for call in flows.call_args_list) == 6  # pairs of frames 0 to 6
 
 
@@ -85,7 +87,7 @@ def test_going_on_gives_the_same(rule: dict[str, int | None]) -> None:
     whole = list(stream(net, pairs(), settings))
     rest = list(stream(net, pairs(), settings, WHOLE, 6))
     assert len(whole) == 11
-    assert all(torch.equal(a, b) for a, b in zip(whole[6:], rest, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(whole[6:], rest, strict=True))
     with pytest.raises(ValueError, match="start is 3, expected a multiple of the stride 2"):
         next(stream(net, pairs(), settings, WHOLE, 3))
 

@@ -60,8 +60,9 @@ def test_in_turn_only_where_it_helps() -> None:
     x = torch.rand(3, 2)
     assert torch.equal(in_turn(counted, x), 2 * x)
     with torch.no_grad():
-        assert torch.equal(in_turn(counted, x), 2 * x)
-    assert seen == [3, 1, 1, 1]
+        assert torch.equal(in_turn(counted, x), 2 * x)  # too small to be taken apart
+        assert torch.equal(in_turn(counted, x, 2), 2 * x)
+    assert seen == [3, 3, 2, 1]
 
 
 def test_errors() -> None:

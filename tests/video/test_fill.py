@@ -91,6 +91,12 @@ def test_a_video_of_masks(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixt
     assert frames_of(tmp_path / "o.mkv")[3][:, 12:18, 14:28].mean() < 0.1
 
 
+def test_a_mask_of_another_size(tmp_path: Path, clip: Path) -> None:
+    write_image(hole().repeat_interleave(2, 1).repeat_interleave(2, 2), tmp_path / "large.png")
+    inpaint_clip(clip, tmp_path / "large.png", tmp_path / "out", black)
+    assert torch.equal(frames_of(tmp_path / "out")[0].amax(0) == 0, hole().amax(0) > 0)
+
+
 def test_what_any_mask_covers(tmp_path: Path, clip: Path, mask: Path) -> None:
     SEEN.clear()
     (tmp_path / "masks").mkdir()
@@ -152,7 +158,7 @@ def test_wrong_masks(tmp_path: Path, clip: Path, mask: Path) -> None:
         (tmp_path / "none.png", "none.png: no such file"),
         (tmp_path / "empty", "empty: holds no images, expected masks"),
         (tmp_path / "few", "few: holds 3 masks, expected one for each frame of the clip"),
-        (tmp_path / "small.png", "small.png: the mask is 20x20, expected 48x32 like the clip"),
+        (tmp_path / "small.png", "small.png: the mask is 20x20, expected 48x32 like the clip, or of its proportions"),
     ):
         with pytest.raises(InputError, match=message):
             inpaint_clip(clip, wrong, tmp_path / "out" / "o.mp4", black)

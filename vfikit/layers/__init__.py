@@ -19,6 +19,7 @@ from .maxvit import MaxAttention, MaxCrossAttention, WindowAttention
 from .mbconv import MBConv, SqueezeExcite
 from .padded_conv3d import PaddedConv3d, PaddedConvTranspose3d, PaddedResBlock
 from .posterior import GaussianPosterior
+from .propagation import BidirectionalPropagation, DeformableAlignment
 from .pwcnet import PWCNet
 from .quantize import VectorQuantizer
 from .resnet import Downsample, ResnetBlock, TimeResBlock, TransposedUpsample, Upsample
@@ -37,8 +38,10 @@ from .video_resnet import FrameConv3d, VideoDownsample, VideoResBlock, VideoUpsa
 
 __all__ = [
     "I3D",
+    "BidirectionalPropagation",
     "Conv3DLayer",
     "ConvDiscriminator",
+    "DeformableAlignment",
     "Downsample",
     "FocalAttention",
     "FocalBlock",

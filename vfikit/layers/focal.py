@@ -113,7 +113,7 @@ class FocalAttention(nn.Module):
             attended = functional.scaled_dot_product_attention(q, k, v, self.bias(some, q))
             return attended.unflatten(0, (items, -1)).transpose(0, 1)
 
-        attended = in_turn(attend, torch.arange(len(keys.queries), device=x.device))
+        attended = in_turn(attend, torch.arange(len(keys.queries), device=x.device), 1)
         down, across = (_ceil(side, own) for side, own in zip((height, width), self.window))
         attended = rearrange(
             attended,

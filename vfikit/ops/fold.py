@@ -59,14 +59,16 @@ def _check_map(who: str, size: tuple[int, ...], kernel: int, padding: int, given
         )
 
 
-def in_turn(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function`` of one item of ``x`` after the other where that saves memory and time, else of all at once.
+def in_turn(function: Callable[[Tensor], Tensor], x: Tensor, count: int | None = None) -> Tensor:
+    """``function`` of ``count`` items of ``x`` after the other where that saves memory and time, else of all at once.
 
-    That is on a CPU without gradients: each item uses the memory again that the one before left in the caches.
+    That is on a CPU without gradients: each call uses the memory again that the one before left in the caches. Unless
+    given, ``count`` is as many items as are large enough to keep the CPU busy.
     """
-    if len(x) < 2 or not x.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    count = count or max(1, 2**19 // max(1, x[:1].numel()))
+    if len(x) <= count or not x.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(x)
-    return torch.cat([function(item) for item in x.split(1)])
+    return torch.cat([function(items) for items in x.split(count)])
 
 
 class CutPatches(nn.Module):

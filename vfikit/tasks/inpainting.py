@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..compress import distill
 from ..data import Clips, open_clips
+from ..losses.inpainting import region_errors
 from ..metrics import psnr, quantise, ssim
 from ..models.e2fgvi import Inpainted
 from ..ops import warp
@@ -129,9 +130,7 @@ def loss(model: Any, batch: Holed, terms: None = None) -> Losses:
 
 def losses(made: Inpainted, batch: Holed) -> Losses:
     """Of what a model made of a batch."""
-    error = (made.frames.float() - (2 * batch.frames - 1)).abs()
-    hole = (error * batch.masks).mean() / batch.masks.mean().clamp(min=1e-3)
-    valid = (error * (1 - batch.masks)).mean() / (1 - batch.masks).mean().clamp(min=1e-3)
+    hole, valid = region_errors(made.frames, 2 * batch.frames - 1, batch.masks)
     flow = flow_error(made, batch.frames)
     return Losses(hole + valid + flow, hole, valid, flow)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from ..files import InputError, atomic
@@ -65,7 +66,8 @@ def inpaint_clip(
     """Fills what ``mask`` covers of ``source``, a video or a folder of images, and writes ``output``, one or the other.
 
     ``mask`` is one image for the whole clip, a folder with an image for each frame, or a video as long. Anything but
-    black is a hole; of lossy kinds (video, JPEG), anything lighter than middle grey. Frames without a hole pass through
+    black is a hole; of lossy kinds (video, JPEG), anything lighter than middle grey. Masks of the clip's proportions at
+    another size are resized, to the nearest pixel. Frames without a hole pass through
     untouched. ``fill`` gives back as many frames as it is given pairs, from the first that it is asked for, a multiple
     of ``options.segment``. The rest is as for ``interpolate_clip``.
     """
@@ -156,12 +158,15 @@ def _of_video(path: Path, info: Info) -> Iterator[Tensor]:
 
 
 def _hole(rgb: Tensor, path: Path, info: Info) -> Tensor:
-    """A mask as the clip's frames are coded: a picture is upright, a clip may have to be turned for display."""
+    """A mask as the clip's frames are coded, at their size: a picture is upright, a clip may be turned for display."""
     if is_image(path) and info.rotation % 90 == 0:
         rgb = torch.rot90(rgb, -info.rotation // 90, (1, 2))
-    if rgb.shape[1:] != (info.height, info.width):
-        size, expected = f"{rgb.shape[2]}x{rgb.shape[1]}", f"{info.width}x{info.height}"
-        raise InputError(f"{path}: the mask is {size}, expected {expected} like the clip")
+    height, width = rgb.shape[1:]
+    if (height, width) != (info.height, info.width):
+        if abs(height * info.width - width * info.height) > 0.02 * height * info.width:
+            expected = f"{info.width}x{info.height} like the clip, or of its proportions"
+            raise InputError(f"{path}: the mask is {width}x{height}, expected {expected}")
+        rgb = functional.interpolate(rgb[None], (info.height, info.width), mode="nearest")[0]
     return (rgb.amax(0, keepdim=True) > (0 if path.suffix.lower() in EXACT else 0.5)).float()
 
 

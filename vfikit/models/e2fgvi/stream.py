@@ -116,9 +116,9 @@ class _Clip:
         features = torch.cat([features, *(self.features(k)[:, None] for k in window.references)], dim=1)
         last = wanted[-1] - window.local[0] + 1
         features = features[:, :last] + self.net.attend(features, last)
-        for index in wanted:
-            place = index - window.local[0]
-            self.blend(self.frames[index], self.net.decode(features[:, place : place + 1])[:, 0])
+        made = self.net.decode(features[:, [index - window.local[0] for index in wanted]])
+        for index, frame in zip(wanted, made.unbind(1), strict=True):
+            self.blend(self.frames[index], frame)
 
     def features(self, index: int) -> Tensor:
         features = self.frames[index].features
@@ -126,9 +126,11 @@ class _Clip:
         return features
 
     def encode(self, indices: Iterable[int]) -> None:
-        for index in indices:
-            if self.frames[index].features is None:
-                self.frames[index].features = self.net.encode(self.prepared(index)[:, None])[:, 0]
+        missing = [index for index in indices if self.frames[index].features is None]
+        if missing:
+            features = self.net.encode(torch.stack([self.prepared(index) for index in missing], dim=1))
+            for index, each in zip(missing, features.unbind(1), strict=True):
+                self.frames[index].features = each.clone()  # a view would hold all of them
 
     def prepared(self, index: int) -> Tensor:
         """What the network sees of a frame: in [-1, 1], holes 0, padded."""
