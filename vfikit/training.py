@@ -117,6 +117,12 @@ def cosine_restarts(
     raise ValueError(f"cosine_restarts: step is {step}, expected at most {end}, the sum of the periods")
 
 
+def all_finite(accelerator: Any, *tensors: torch.Tensor) -> bool:
+    """Whether all numbers are, on every process, so that all skip the same steps."""
+    good = torch.stack([tensor.detach().isfinite().all() for tensor in tensors]).all().float()
+    return bool(accelerator.reduce(good, "mean") == 1)
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Moves ``average`` towards ``model``, quicker at the beginning: with min(decay, (1 + step) / (10 + step))."""

@@ -53,7 +53,7 @@ def test_terms_are_weighted_and_reach_what_they_should() -> None:
     grads = torch.autograd.grad(found.total, (made, forward, backward))
     assert all(grad.abs().sum() > 0 for grad in grads)
     assert not any(parameter.requires_grad for parameter in loss.flow.parameters())
-    judged = loss.discriminator_loss(made, frames, masks)
+    judged = loss.discriminator_loss(made, frames, masks).total
     assert torch.autograd.grad(judged, made, allow_unused=True)[0] is None
 
 

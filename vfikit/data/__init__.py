@@ -7,12 +7,14 @@ from .pool import Pool
 from .sources import Triplets, held_out, open_triplets
 from .synthetic import Clip, Scene, Scenes
 from .triplets import Triplet, TripletFolder
+from .video_objects import ObjectMasks
 
 __all__ = [
     "Clip",
     "Clips",
     "Draws",
     "FileClips",
+    "ObjectMasks",
     "Pool",
     "Scene",
     "Scenes",

@@ -5,7 +5,7 @@ A clip is longer than what is read of it: ``read`` takes so many frames at such 
 
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,9 +18,11 @@ from ..files import InputError
 from .folders import folders, numbered_frames
 from .images import read_image
 from .synthetic import Scenes
+from .video_objects import sequences
 
 VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".gif"})
 _HELD_OUT = 64  # synthetic clips; of a folder, every tenth
+_SCENE = 24  # frames of a synthetic clip, where they are picked
 _TEST_SEED = 1_000_003  # away from every training seed in use
 
 
@@ -65,6 +67,11 @@ class SyntheticClips(Dataset[Tensor]):
     def read(self, index: int, num_frames: int, stride: int = 1, place: float = 0.0) -> Tensor:
         return self.scenes.scene(index).frames(times(num_frames, stride))
 
+    def pick(self, index: int, choose: Callable[[int], Sequence[int]]) -> Tensor:
+        """The frames that ``choose`` names, told that there are 24."""
+        seen = times(_SCENE)
+        return self.scenes.scene(index).frames([seen[frame] for frame in choose(_SCENE)])
+
 
 def times(num_frames: int, stride: int = 1) -> list[float]:
     """When a synthetic scene is seen: a quarter of its unit of time a frame, around its middle."""
@@ -98,13 +105,20 @@ class FileClips(Dataset[Tensor]):
 
     def read(self, index: int, num_frames: int, stride: int = 1, place: float = 0.0) -> Tensor:
         """A clip too short for the stride is read at a smaller one, one too short for that raises InputError."""
+
+        def choose(count: int) -> range:
+            if count < num_frames:
+                raise InputError(f"{self.sources[index].path}: has {count} frames, expected at least {num_frames}")
+            step = max(1, min(stride, (count - 1) // max(1, num_frames - 1)))
+            first = round(place * (count - 1 - (num_frames - 1) * step))
+            return range(first, first + (num_frames - 1) * step + 1, step)
+
+        return self.pick(index, choose)
+
+    def pick(self, index: int, choose: Callable[[int], Sequence[int]]) -> Tensor:
+        """The frames that ``choose`` names, told how many the clip has."""
         path = self.sources[index].path
-        count = len(numbered_frames(path)) if path.is_dir() else _frames_in(path)
-        if count < num_frames:
-            raise InputError(f"{path}: has {count} frames, expected at least {num_frames}")
-        stride = max(1, min(stride, (count - 1) // max(1, num_frames - 1)))
-        first = round(place * (count - 1 - (num_frames - 1) * stride))
-        wanted = range(first, first + (num_frames - 1) * stride + 1, stride)
+        wanted = choose(len(numbered_frames(path)) if path.is_dir() else _frames_in(path))
         if path.is_dir():
             files = numbered_frames(path)
             frames = torch.stack([read_image(files[i]).float() / 255 for i in wanted])
@@ -141,6 +155,8 @@ def open_clips(
         held_out = split == "test"
         return SyntheticClips(_HELD_OUT if held_out else 10_000, size, seed + held_out * _TEST_SEED)
     path = Path(spec)
+    if path.is_dir() and (found := sequences(path, split)):
+        return FileClips([Source(folder) for folder in found], size)
     sources = _listed(path) if path.suffix == ".csv" else _found(path)
     if split != "all":
         sources = [source for index, source in enumerate(sources) if (index % 10 == 0) == (split == "test")]
@@ -189,14 +205,14 @@ def _listed(path: Path) -> list[Source]:
     return sources
 
 
-def _video_frames(path: Path, wanted: range) -> Tensor:
+def _video_frames(path: Path, wanted: Sequence[int]) -> Tensor:
     from ..video.reader import VideoReader  # needs the extra that reads videos
 
     with VideoReader(path) as reader:
-        frames = [frame.rgb for frame in itertools.islice(reader, wanted.start, wanted.stop, wanted.step)]
-    if len(frames) < len(wanted):
-        raise InputError(f"{path}: ends before frame {wanted[-1]}, which its container promises")
-    return torch.stack(frames)
+        frames = {i: frame.rgb for i, frame in enumerate(itertools.islice(reader, max(wanted) + 1)) if i in wanted}
+    if len(frames) < len(set(wanted)):
+        raise InputError(f"{path}: ends before frame {max(wanted)}, which its container promises")
+    return torch.stack([frames[i] for i in wanted])
 
 
 def _frames_in(path: Path) -> int:

@@ -39,6 +39,14 @@ class InpaintingLosses(NamedTuple):
     adversarial: Tensor
 
 
+class Judged(NamedTuple):
+    """The discriminator's loss, and its mean scores of real and of made clips."""
+
+    total: Tensor
+    real: Tensor
+    made: Tensor
+
+
 def region_errors(made: Tensor, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Mean absolute errors of clips (B, T, C, H, W) inside and outside the holes, ``masks`` (B, T, 1, H, W) of 0 and 1.
 
@@ -111,12 +119,13 @@ class InpaintingLoss(nn.Module):
         total = sum((weight * term for weight, term in zip(self.weights, terms)), start=hole.new_zeros(()))
         return InpaintingLosses(total, *terms)
 
-    def discriminator_loss(self, made: Tensor, frames: Tensor, masks: Tensor) -> Tensor:
+    def discriminator_loss(self, made: Tensor, frames: Tensor, masks: Tensor) -> Judged:
         """The mean of both judgements; gives the generator no gradient."""
         if self.discriminator is None:
             raise ValueError("InpaintingLoss: discriminator is None, so there is none to train")
-        real = self.game.real(self.discriminator(frames).float())
-        return (real + self.game.made(self.discriminator(composed(made, frames, masks).detach()).float())) / 2
+        real = self.discriminator(frames).float()
+        false = self.discriminator(composed(made, frames, masks).detach()).float()
+        return Judged((self.game.real(real) + self.game.made(false)) / 2, real.mean(), false.mean())
 
 
 def composed(made: Tensor, frames: Tensor, masks: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def train_step(case: Case) -> None:
     sampled.check(case, "pred", made.frames.flatten(0, 1) if case.arrays["pred.shape"].size == 4 else made.frames)
     scores: list[Tensor] = []
     hook = game.discriminator.register_forward_hook(lambda _module, _inputs, output: scores.append(output))
-    judged = game.discriminator_loss(made.frames, frames, masks)
+    judged = game.discriminator_loss(made.frames, frames, masks).total
     hook.remove()
     case.check("dis_loss", judged, **NEAR)
     case.check("real_scores", scores[0], **NEAR)

@@ -1,0 +1,71 @@
+"""Training E2FGVI on tiny crops: what it writes, that a run goes on exactly, the guards, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from vfikit import checkpoints
+from vfikit.losses import InpaintingLoss
+
+from ..test_recipes_cli import Done, recipe
+
+SCRIPT = Path("recipes/train_e2fgvi.py")
+TINY = ("--batch-size", "1", "--size", "40", "40", "--crop", "32", "32", "--local", "3", "--references", "1")
+MORE = ("--validation-limit", "1", "--device", "cpu", "--log-every", "1")
+
+
+def train(folder: Path, *arguments: str, code: int = 0) -> Done:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    done = recipe(SCRIPT, *TINY, *MORE, *arguments, folder=folder)
+    assert done.code == code, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_writes_a_model_and_resumes_bit_exactly(tmp_path: Path) -> None:
+    done = train(tmp_path, "--steps", "4", "--seed", "2", "--out", "whole")
+    assert done.stdout.splitlines()[-1] == "weights, state and log are in whole"
+    train(tmp_path, "--steps", "2", "--seed", "2", "--out", "half")
+    train(tmp_path, "--resume", "half", "--steps", "4")
+    whole, half = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "half"))
+    for part in ("model", "discriminator"):
+        assert all(torch.equal(value, half[part][name]) for name, value in whole[part].items())
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert {"loss", "hole", "valid", "flow", "adversarial", "norm", "discriminator"} <= rows[0].keys()
+    assert "psnr" in rows[-1]
+    assert checkpoints.load(tmp_path / "whole" / "model.safetensors").config is not None
+
+
+@pytest.mark.slow
+def test_steps_that_are_not_finite_are_skipped_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, plain = [0], InpaintingLoss.forward
+
+    def sometimes(self, *arguments):  # type: ignore[no-untyped-def]
+        calls[0] += 1
+        found = plain(self, *arguments)
+        return found._replace(total=found.total * torch.nan) if calls[0] == 2 else found
+
+    monkeypatch.setattr(InpaintingLoss, "forward", sometimes)
+    done = train(tmp_path, "--steps", "3", "--adversarial", "0", "--out", "run")
+    assert "step 2: loss nan" in done.stdout + done.stderr
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "nowhere"), "nowhere: no such folder"),
+        (("--objects", "nowhere"), "nowhere: no such folder"),
+        (("--spynet-weights", "nowhere.pth"), "nowhere.pth"),
+        (("--steps", "0"), "--steps is 0, expected more than the 0 done"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = train(tmp_path, *arguments, "--out", "run", code=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
