@@ -15,7 +15,8 @@ SLOW = (
     "e2fgvi.full",
     "e2fgvi_hq.full_60",
     "e2fgvi_hq.full_120",
-    "e2fgvi_hq.inference_padded",
+    "e2fgvi_hq.full_no",
+    "e2fgvi_hq.inference",
     "lvdm_i3d.forward",
     "e2fgvi_hq.train_step",
 )
