@@ -217,7 +217,7 @@ def take_step(
             optimizer.step()  # skips by itself, and lowers its scale
         optimizer.zero_grad()
         run.skipped += 1
-        tqdm.write(f"step {run.step}: loss {float(terms.total):.4g}, gradient {float(norm):.4g}: skipped")
+        tqdm.write(f"step {run.step}: loss {terms.total.item():.4g}, gradient {norm.item():.4g}: skipped")
         if run.skipped == MOST_SKIPPED:
             raise InputError(f"step {run.step}: {MOST_SKIPPED} steps in a row were not finite; try a smaller --lr")
         return None
