@@ -17,7 +17,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from vfikit.models import build
 from vfikit.tasks import TASKS
 
 from . import magnitude
-from .proof_report import file_name, report
+from .proof_report import file_name, measured, report
 
 SHARES = [share / 20 for share in range(5, 19)]  # of channels, for magnitude pruning to choose from
 
@@ -86,7 +86,7 @@ class Config:
     measure: bool = True
     """Measure the nets and write the report; without, the arms are made and no more."""
     report: Path | None = None
-    """Where to write the report, a .json; OUT/compression.json where left out. The picture is put beside it."""
+    """Where to write the report, a .json; OUT/compression.json where left out. The picture is put beside it, a .png."""
 
     @property
     def compress_steps(self) -> int:
@@ -106,6 +106,12 @@ class Job:
     def path(self, arm: str) -> Path:
         seed = 0 if arm == "full" and not self.config.train_steps else self.seed
         return self.config.out / file_name({"model": self.model, "seed": seed, "arm": arm})
+
+    def steps(self, arm: str) -> int:
+        """Of training, in all, beyond what the arm starts from."""
+        whole = self.config.train_steps + self.config.compress_steps
+        of = {"full": self.config.train_steps, "scratch": self.config.scratch_steps or whole}
+        return of.get(arm, self.config.compress_steps)
 
     def net(self, arm: str) -> Any:
         """What another arm made."""
@@ -147,8 +153,7 @@ def ours(job: Job) -> Made:
 
 def scratch(job: Job) -> Made:
     net = compress.rebuild(job.net("full"), compress.widths(job.net("ours")))
-    steps = job.config.scratch_steps or job.config.train_steps + job.config.compress_steps
-    return fine_tune(job.fitting, recipe.in_layout(net), None, steps), {"steps": steps}
+    return fine_tune(job.fitting, recipe.in_layout(net), None, job.steps("scratch")), {}
 
 
 def uniform_width(job: Job) -> Made:
@@ -206,7 +211,8 @@ def run(job: Job, arm: str, test: Triplets) -> dict[str, Any]:
     checkpoints.save(net.eval(), job.path(arm), arm=arm, seed=job.seed)
     net = job.net(arm)
     quality = TASKS[job.model].quality(net, test, job.config.limit)
-    row = {"model": job.model, "seed": job.seed, "arm": arm, "parameters": compress.parameters(net)}
+    row = {"model": job.model, "seed": job.seed, "arm": arm, "steps": job.steps(arm)}
+    row |= {"parameters": compress.parameters(net)}
     return row | {"psnr": quality.psnr, "ssim": quality.ssim, "ie": quality.ie, "cpu_seconds": round(seconds), **facts}
 
 
@@ -238,11 +244,29 @@ def main(config: Config) -> None:
                 )
     if not config.measure:
         return
-    settings = asdict(config) | {name: bare(getattr(config, name)) for name in ("data", "validation")}
-    found = [row for row in rows(path) if row["model"] in config.models and row["seed"] < config.seeds]
-    settings = {name: value for name, value in settings.items() if name not in ("out", "report")}
-    inputs = {model: TASKS[model].inputs(frames) for model in config.models}
-    print(report(config.report or config.out / "compression.json", settings, found, config.out, inputs))
+    named = (
+        "sparsify_steps",
+        "batch_size",
+        "crop",
+        "pool",
+        "lr",
+        "teacher",
+        "ratio",
+        "speed",
+        "round_to",
+        "limit",
+        "size",
+    )
+    settings = {name: getattr(config, name) for name in named}
+    settings |= {"data": bare(config.data), "validation": bare(config.validation)}
+    found: list[dict[str, Any]] = []
+    for model in config.models:
+        inputs = TASKS[model].inputs(frames)
+        own = [row for row in rows(path) if row["model"] == model and row["seed"] < config.seeds]
+        own.sort(key=lambda row: (list(ARMS).index(row["arm"]), row["seed"]))
+        found += measured(own, config.out, inputs)
+        settings[f"measured {model}"] = compress.conditions(inputs)
+    print(report(config.report or config.out / "compression.json", settings, found))
 
 
 def bare(spec: str) -> str:

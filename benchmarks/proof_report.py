@@ -1,7 +1,7 @@
 """The account of compression_proof.py: every net's cost, measured in turn; a table, JSON, a picture."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,21 @@ COLORS = {
 }
 
 
-def report(path: Path, settings: Row, rows: Sequence[Row], folder: Path, inputs: Mapping[str, Sequence[Any]]) -> str:
-    """Measures the nets of ``rows`` that lie in ``folder``; writes ``path`` and a picture beside it; gives the table.
+def measured(rows: Sequence[Row], folder: Path, inputs: Sequence[Any]) -> list[Row]:
+    """``rows`` of one model with what their nets, which lie in ``folder``, cost on ``inputs``: in one paired run."""
+    nets = [recipe.in_layout(checkpoints.load(folder / file_name(row))) for row in rows]
+    found = compress.costs(nets, inputs)
+    return [
+        row | {"macs": cost.macs, "latency_ms": round(cost.latency_ms, 2), "peak_mib": round(cost.peak_mib, 1)}
+        for row, cost in zip(rows, found, strict=True)
+    ]
 
-    ``inputs`` of each model are what its nets are measured on.
-    """
-    measured: list[Row] = []
-    for model, call in inputs.items():
-        own = [row for row in rows if row["model"] == model]
-        nets = [recipe.in_layout(checkpoints.load(folder / file_name(row))) for row in own]
-        found = compress.costs(nets, call)
-        measured += [
-            row | {"macs": cost.macs, "latency_ms": round(cost.latency_ms, 2), "peak_mib": round(cost.peak_mib, 1)}
-            for row, cost in zip(own, found, strict=True)
-        ]
-    conditions = {model: compress.conditions(call) for model, call in inputs.items()}
-    write_json(path, {**machine(), "measured": conditions, "settings": settings, "arms": measured})
-    _plot(measured, path.with_suffix(".png"))
-    return table(measured)
+
+def report(path: Path, settings: Row, rows: Sequence[Row]) -> str:
+    """Writes measured rows to ``path`` and draws them beside it; gives the table."""
+    write_json(path, {**machine(), "settings": settings, "arms": rows})
+    _plot(rows, path.with_suffix(".png"))
+    return table(rows)
 
 
 def file_name(row: Row) -> str:
@@ -77,7 +74,8 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
                 own = [row for row in rows if (row["model"], row["arm"]) == (model, arm)]
                 if own:
                     panel.plot([r[cost] for r in own], [r["psnr"] for r in own], "o", color=color, label=arm, alpha=0.8)
-            panel.set(xscale="log", xlabel=label, ylabel="PSNR (dB), held out", title=model)
+            panel.set(xlabel=label, ylabel="PSNR (dB), held out", title=model)
+            panel.set_xlim(left=0)
     panels[0, 0].legend(fontsize=7)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=110)
