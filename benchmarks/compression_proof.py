@@ -13,11 +13,12 @@ in one paired run, prints a table, and writes the report and the picture. The ar
     magnitude Torch-Pruning alone: the smallest weights, cut until the net is as fast as ours; fine-tuned as ours
 """
 
+import itertools
 import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from vfikit.tasks import TASKS
 from . import magnitude
 from .proof_report import file_name, measured, report
 
+SETTINGS = ("sparsify_steps", "batch_size", "crop", "pool", "lr", "teacher", "ratio", "speed", "round_to", "limit")
 SHARES = [share / 20 for share in range(5, 19)]  # of channels, for magnitude pruning to choose from
 
 
@@ -225,48 +227,31 @@ def main(config: Config) -> None:
     test = open_triplets(config.validation, "test", config.size)
     frames = Triplet(*(frame[None] for frame in test[0]))
     config.out.mkdir(parents=True, exist_ok=True)
-    fittings = {
-        model: Fitting(TASKS[model], data, config.batch_size, config.crop, config.lr, config.teacher)
-        for model in config.models
-    }
-    for seed in range(config.seeds):
-        for model in config.models:
-            inputs = TASKS[model].inputs(frames)
-            job = Job(config, model, seed, replace(fittings[model], seed=seed), inputs)
-            done = {(row["model"], row["seed"], row["arm"]) for row in rows(path)}
-            for arm in config.arms:
-                if (model, seed, arm) in done or (arm == "full" and seed > 0 and not config.train_steps):
-                    continue
-                row = run(job, arm, test)
-                append_jsonl(path, row)
-                print(
-                    f"{model}, seed {seed}, {arm}: {row['psnr']:.2f} dB, {row['parameters']:,} parameters", flush=True
-                )
-    if not config.measure:
-        return
-    named = (
-        "sparsify_steps",
-        "batch_size",
-        "crop",
-        "pool",
-        "lr",
-        "teacher",
-        "ratio",
-        "speed",
-        "round_to",
-        "limit",
-        "size",
-    )
-    settings = {name: getattr(config, name) for name in named}
+    for seed, model in itertools.product(range(config.seeds), config.models):
+        how = (config.batch_size, config.crop, config.lr, config.teacher, seed)
+        job = Job(config, model, seed, Fitting(TASKS[model], data, *how), TASKS[model].inputs(frames))
+        done = {(row["model"], row["seed"], row["arm"]) for row in rows(path)}
+        for arm in config.arms:
+            if (model, seed, arm) in done or (arm == "full" and seed > 0 and not config.train_steps):
+                continue
+            row = run(job, arm, test)
+            append_jsonl(path, row)
+            print(f"{model}, seed {seed}, {arm}: {row['psnr']:.2f} dB", flush=True)
+    if config.measure:
+        print(account(config, rows(path), {model: TASKS[model].inputs(frames) for model in config.models}))
+
+
+def account(config: Config, done: list[dict[str, Any]], calls: dict[str, tuple[Any, ...]]) -> str:
+    """Measures what is done, model by model, and writes the report; gives the table."""
+    settings: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     settings |= {"data": bare(config.data), "validation": bare(config.validation)}
     found: list[dict[str, Any]] = []
-    for model in config.models:
-        inputs = TASKS[model].inputs(frames)
-        own = [row for row in rows(path) if row["model"] == model and row["seed"] < config.seeds]
+    for model, inputs in calls.items():
+        own = [row for row in done if row["model"] == model and row["seed"] < config.seeds]
         own.sort(key=lambda row: (list(ARMS).index(row["arm"]), row["seed"]))
         found += measured(own, config.out, inputs)
         settings[f"measured {model}"] = compress.conditions(inputs)
-    print(report(config.report or config.out / "compression.json", settings, found))
+    return report(config.report or config.out / "compression.json", settings, found)
 
 
 def bare(spec: str) -> str:
