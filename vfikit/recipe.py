@@ -121,8 +121,11 @@ def lower_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 def in_layout(model: Any) -> Any:
     """On a CPU, convolutions want their weights channels-last: else they are copied at every call."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return model.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
+    layout = torch.channels_last if next(model.parameters()).device.type == "cpu" else torch.contiguous_format
+    for parameter in model.parameters():
+        if parameter.ndim == 4:  # those of 3-D convolutions have none like it
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return model
 
 
 def frame_rate(option: str, text: str) -> Fraction:

@@ -117,7 +117,9 @@ class LVDMNet(Pretrained):
         """
         latent = self.encode(video, mode=True)
         t = torch.full((len(latent),), self.config.timesteps // 5, device=latent.device) if t is None else t
-        x = self.schedule.add_noise(latent, torch.zeros_like(latent) if noise is None else noise, t)
+        if noise is None:  # not like the latent: what is joined with this keeps its channels when nets are cut
+            noise = torch.zeros(latent.shape, dtype=latent.dtype, device=latent.device)
+        x = self.schedule.add_noise(latent, noise, t)
         mask, seen = given_mask(x, (0,)), []
         for stage in self.stages:
             unet = self.unet(stage)
