@@ -55,3 +55,12 @@ def test_quality_is_of_the_holes_alone() -> None:
     perfect = inpainting.measure(lambda frames, masks: frames, clips, 1)
     assert perfect[0]["psnr"] > 50
     assert inpainting.inputs(batch)[0][batch.masks.expand_as(batch.frames) > 0].abs().max() == 0
+
+
+def test_frames_that_the_hole_has_left_do_not_count() -> None:
+    """They come back as they were, at infinite PSNR."""
+    data = Kept(SyntheticClips(4, 80, seed=1), 4)
+    gone = [inpainting.held_out_batch(data, index).masks.flatten(2).any(2).all() for index in range(4)]
+    assert not all(gone)
+    rows = inpainting.measure(lambda frames, masks: frames * (1 - masks) + 0.5 * masks, data)
+    assert all(10 < row["psnr"] < 60 for row in rows)
