@@ -1,6 +1,7 @@
 """Videos from nothing, from words, from an image or from a clip.
 
     python recipes/generate.py sky.mp4 --model lvdm --num-frames 64
+    python recipes/generate.py long.mp4 --model video-ldm --checkpoint m.safetensors --num-frames 29 --interpolations 1
     python recipes/generate.py longer.mp4 --model lvdm --begin clip.mp4 --num-frames 128
     python recipes/generate.py cat.mp4 --model lvdm --preset published-text --checkpoint t2v.ckpt --prompt "a cat"
 
@@ -58,6 +59,12 @@ class Config:
     guidance_scale: float | None = None
     """How far to lean towards the prompt, or what the video begins with; 1 is not at all; the model's own where left
     out."""
+    interpolations: int | None = None
+    """video-ldm: how often three frames are put between every two, 0 to 2; few frames are then made from noise."""
+    upsample: bool = False
+    """video-ldm: four times the sides, by its upsampler."""
+    context_guidance_scale: float | None = None
+    """video-ldm: how far to lean towards the frames that are continued."""
     fps: str = "8"
     """Frames a second of the video: 8, 23.976 or 30000/1001."""
     seed: int = 0
@@ -129,6 +136,9 @@ def main(config: Config) -> None:
     request = generation.Request(
         *(config.num_frames, *size, config.prompt, frames, config.steps),
         *(config.guidance_scale, config.seed),
+        interpolations=config.interpolations,
+        upsample=config.upsample or None,
+        context_guidance_scale=config.context_guidance_scale,
     )
     sheet: list[Tensor] = []
     shown = min(config.sheet, config.num_frames)

@@ -17,32 +17,11 @@ from vfikit.models.video_ldm.config import AutoencoderConfig
 from vfikit.models.video_ldm.generation import Request, between, generate_latents, key_frames
 from vfikit.models.video_ldm.schedule import condition, known_mask
 
+from .toys import VIDEO_LDM as TOY
+
+UNET = TOY.unet
+
 KEYS = Path(__file__).parent.parent / "golden" / "data"
-UNET = UNetConfig(
-    widths=(16, 32),
-    transformers=(False, True),
-    blocks=1,
-    heads=2,
-    text_width=8,
-    groups=8,
-    attention="both",
-    temporal_heads=2,
-    alpha=0.5,
-    planes=5,
-)
-TOY = VideoLDMConfig(
-    unet=UNET,
-    autoencoder=AutoencoderConfig(16, (1, 1), 1, 4, 8, scale=1.0, alpha=0.5),
-    sampling=Sampling(steps=2, spacing="trailing"),
-    size=(16, 12),
-    frames=4,
-    interpolation=True,
-    upsampling=True,
-    upsampler=UpsamplerConfig(
-        UNetConfig(**{**UNET.__dict__, "in_channels": 6, "out_channels": 3, "noise_levels": 1000, "planes": 0}),
-        frames=4,
-    ),
-)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vfikit.diffusion import Sampling
-from vfikit.models import AdaCoFConfig, CDFIConfig, LDMVFIConfig, LVDMConfig, build
+from vfikit.models import AdaCoFConfig, CDFIConfig, LDMVFIConfig, LVDMConfig, VideoLDMConfig, build, video_ldm
 from vfikit.models.ldmvfi import AutoencoderConfig, UNetConfig
 from vfikit.models.lvdm import AutoencoderConfig as VideoAutoencoderConfig
 from vfikit.models.lvdm import VideoUNetConfig
@@ -79,3 +79,32 @@ def pair(height: int, width: int, batch: int = 1, dtype: torch.dtype = torch.flo
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(2, batch, 3, 4, 4, generator=generator)
     return [nn.functional.interpolate(c, (height, width), mode="bilinear").to(dtype) for c in coarse]
+
+
+ALIGNED_UNET = video_ldm.UNetConfig(
+    widths=(16, 32),
+    transformers=(False, True),
+    blocks=1,
+    heads=2,
+    text_width=8,
+    groups=8,
+    attention="both",
+    temporal_heads=2,
+    alpha=0.5,
+    planes=5,
+)
+VIDEO_LDM = VideoLDMConfig(
+    unet=ALIGNED_UNET,
+    autoencoder=video_ldm.AutoencoderConfig(16, (1, 1), 1, 4, 8, scale=1.0, alpha=0.5),
+    sampling=Sampling(steps=2, spacing="trailing"),
+    size=(16, 12),
+    frames=4,
+    interpolation=True,
+    upsampling=True,
+    upsampler=video_ldm.UpsamplerConfig(
+        video_ldm.UNetConfig(
+            **{**ALIGNED_UNET.__dict__, "in_channels": 6, "out_channels": 3, "noise_levels": 1000, "planes": 0}
+        ),
+        frames=4,
+    ),
+)

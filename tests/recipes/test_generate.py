@@ -11,7 +11,7 @@ from vfikit import checkpoints
 from vfikit.models import build
 from vfikit.video import VideoReader, read_image, write_image
 
-from ..models.toys import LVDM, toy
+from ..models.toys import LVDM, VIDEO_LDM, toy
 from ..test_recipes_cli import Done, recipe
 
 SCRIPT = Path("recipes/generate.py")
@@ -83,3 +83,40 @@ def test_networks_of_several_checkpoints(tmp_path: Path, weights: Path) -> None:
     assert done.code == 0, done.stderr
     with VideoReader(tmp_path / "o.mp4") as reader:
         assert len(list(reader)) == 6
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "aligned.safetensors"
+    checkpoints.save(build(VIDEO_LDM), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("frames", "arguments", "size"),
+    [
+        (3, (), (12, 16)),
+        (7, (), (12, 16)),  # longer than a window
+        (7, ("--interpolations", "1"), (12, 16)),
+        (2, ("--upsample",), (48, 64)),
+        (5, ("--begin", "BEGIN", "--context-guidance-scale", "2"), (12, 16)),
+    ],
+)
+def test_every_mode_of_video_ldm(
+    frames: int, arguments: tuple[str, ...], size: tuple[int, int], tmp_path: Path, aligned: Path
+) -> None:
+    write_image(torch.rand(3, 16, 12), tmp_path / "begin.png")
+    given = [tmp_path / "begin.png" if argument == "BEGIN" else argument for argument in arguments]
+    out = tmp_path / "out.mp4"
+    done = generate(out, "--model", "video-ldm", "--checkpoint", aligned, "--num-frames", frames, "--sheet", 0, *given)
+    assert done.code == 0, done.stderr
+    with VideoReader(out) as reader:
+        assert len(list(reader)) == frames
+        assert (reader.info.width, reader.info.height) == size
+
+
+def test_what_a_model_cannot_do_is_said(tmp_path: Path, weights: Path) -> None:
+    done = generate(tmp_path / "o.mp4", "--checkpoint", weights, "--interpolations", 1)
+    assert done.code == 2
+    assert "LVDMNet takes no interpolations" in done.stderr
+    assert not list(tmp_path.iterdir())

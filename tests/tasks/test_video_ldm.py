@@ -11,7 +11,7 @@ from vfikit.models.video_ldm import VideoLDMNet
 from vfikit.tasks import video_ldm as task
 from vfikit.tasks import video_ldm_stages as stages
 
-from ..models.test_video_ldm import TOY
+from ..models.toys import VIDEO_LDM as TOY
 
 
 def toy() -> VideoLDMNet:

@@ -1,5 +1,6 @@
 """What making videos needs to know of a model: one request, one stream of frames, whichever model it is."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -8,7 +9,11 @@ from torch import Tensor
 
 
 class Request(NamedTuple):
-    """What is asked of a generative model; None leaves it to the model. ``frames`` (1, T, 3, H, W) are continued."""
+    """What is asked of a generative model; None leaves it to the model. ``frames`` (1, T, 3, H, W) are continued.
+
+    The last three are not for every model: how often frames are put between frames, whether the sides are made larger,
+    how far to lean towards the frames that are continued.
+    """
 
     num_frames: int = 16
     height: int | None = None
@@ -18,6 +23,9 @@ class Request(NamedTuple):
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     seed: int = 0
+    interpolations: int | None = None
+    upsample: bool | None = None
+    context_guidance_scale: float | None = None
 
 
 def check(model: Any) -> None:
@@ -33,6 +41,9 @@ def stream(model: Any, request: Request) -> Iterator[Tensor]:
     given = request._asdict()
     generator = torch.Generator().manual_seed(given.pop("seed"))
     asked = {name: value for name, value in given.items() if value is not None}
+    make = model.stream if hasattr(model, "stream") else model.generate
+    if unknown := sorted(set(asked) - set(inspect.signature(make).parameters)):
+        raise ValueError(f"{type(model).__name__} takes no {', '.join(unknown)}")
     if hasattr(model, "stream"):
         pieces = model.stream(**asked, generator=generator)
     else:

@@ -135,13 +135,16 @@ class VideoLDMNet(Pretrained):
         """Videos (num_videos, num_frames, 3, H, W) in [0, 1], of ``height`` x ``width``, the config's unless given.
 
         More frames than a window holds are predicted, window after window, from the last two; with ``frames`` (B, S, 3,
-        height, width) the video continues those, which it begins with. With ``interpolations`` (1 or 2) a quarter or a
-        sixteenth of the frames are made so, and three put between every two, once or twice. ``upsample`` gives four
-        times the sides. ``temporal_prompt_embeds`` is what the temporal layers read of the prompt where the spatial
-        ones read ``prompt_embeds`` of a tuned text encoder. ``context_guidance_scale`` leans further towards what the
-        known frames ask for. Raises ValueError for what this model has no network for.
+        H, W) the video continues those, which it begins with, at their size. With ``interpolations`` (1 or 2) a quarter
+        or a sixteenth of the frames are made so, and three put between every two, once or twice. ``upsample`` gives
+        four times the sides. ``temporal_prompt_embeds`` is what the temporal layers read of the prompt where the
+        spatial ones read ``prompt_embeds`` of a tuned text encoder. ``context_guidance_scale`` leans further towards
+        what the known frames ask for. Raises ValueError for what this model has no network for.
         """
-        size = (height or self.config.size[0], width or self.config.size[1])
+        default = self.config.size if frames is None else frames.shape[3:]
+        size = (height or default[0], width or default[1])
+        if frames is not None and size != tuple(frames.shape[3:]):
+            raise ValueError(f"generate: frames to continue of {tuple(frames.shape[3:])}, expected {size}")
         videos = num_videos if frames is None else len(frames)
         texts = self.texts(videos, prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, labels)
         request = Request(
