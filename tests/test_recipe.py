@@ -2,6 +2,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from vfikit import recipe
 from vfikit.checkpoints import save
@@ -71,3 +72,10 @@ def test_load_model_reads_ours_and_names_what_is_wrong(tmp_path):
             recipe.load_model(*arguments)
     with pytest.raises(InputError, match="device nowhere"):
         recipe.load_model("adacof-compressed", "small", Path(tmp_path / "net.safetensors"), "nowhere")
+
+
+def test_layout_takes_convolutions_over_frames_too():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv3d(4, 4, (3, 1, 1)))
+    assert recipe.in_layout(net) is net
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert net[1].weight.is_contiguous()

@@ -13,13 +13,14 @@ from .groups import CouplingError, Group, Member
 
 
 def check_groups(
-    model: nn.Module, groups: Sequence[Group], inputs: Sequence[Sequence[Any]], tolerance: float = 1e-9, seed: int = 0
+    model: nn.Module, groups: Sequence[Group], inputs: Sequence[Sequence[Any]], tolerance: float = 1e-7, seed: int = 0
 ) -> float:
     """Permutes the units of all groups at once, three times, on a float64 copy; returns the largest relative change.
 
     ``inputs`` are argument tuples for the model, best of two sizes. Everything that default initialisation makes
     symmetric (norms' scales, shifts and statistics, zero-initialised layers) is randomised first. A change above
-    ``tolerance`` raises ``CouplingError`` naming the groups that cause it. What it cannot show is that removal works:
+    ``tolerance`` raises ``CouplingError`` naming the groups that cause it (wrong groups change far more; rounding that
+    attention without norms amplifies, up to 1e-8). What it cannot show is that removal works:
     sizes stay as they were here.
     """
     generator = torch.Generator().manual_seed(seed)
