@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from vfikit import checkpoints, compress
@@ -11,6 +12,7 @@ from vfikit.models import build
 from ..models.toys import VIDEO_LDM
 
 
+@pytest.mark.slow
 def test_channels_are_coupled_cut_and_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = build(replace(VIDEO_LDM, interpolation=False, upsampling=False)).eval()
