@@ -141,14 +141,10 @@ class VideoLDMNet(Pretrained):
         spatial ones read ``prompt_embeds`` of a tuned text encoder. ``context_guidance_scale`` leans further towards
         what the known frames ask for. Raises ValueError for what this model has no network for.
         """
-        default = self.config.size if frames is None else frames.shape[3:]
-        size = (height or default[0], width or default[1])
-        if frames is not None and size != tuple(frames.shape[3:]):
-            raise ValueError(f"generate: frames to continue of {tuple(frames.shape[3:])}, expected {size}")
         videos = num_videos if frames is None else len(frames)
         texts = self.texts(videos, prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, labels)
         request = Request(
-            (videos, num_frames, *self.latent_size(size)),
+            (videos, num_frames, *self.latent_size(height, width, frames)),
             *(texts[0], texts[1], temporal_prompt_embeds, guidance_scale, context_guidance_scale),
             self.sampling(num_inference_steps, eta, sampler),
             interpolations,
@@ -172,11 +168,16 @@ class VideoLDMNet(Pretrained):
             known.spacing,
         )
 
-    def latent_size(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of frames of ``size``."""
+    def latent_size(self, height: int | None, width: int | None, frames: Tensor | None) -> tuple[int, int, int]:
+        """Channels, height and width of latents: of the size asked for, else of ``frames``, else of the config."""
+        default = self.config.size if frames is None else frames.shape[3:]
+        size = (height or default[0], width or default[1])
+        if frames is not None and size != tuple(frames.shape[3:]):
+            raise ValueError(f"generate: frames to continue of {tuple(frames.shape[3:])}, expected {size}")
         if size[0] % self.multiple or size[1] % self.multiple:
             raise ValueError(f"generate: frames of {size[0]} x {size[1]}, expected multiples of {self.multiple}")
-        return self.config.unet.out_channels, size[0] // self.multiple, size[1] // self.multiple
+        channels = self.generator.unet.conv_out.out_channels  # a compressed model may have fewer than its config
+        return channels, size[0] // self.multiple, size[1] // self.multiple
 
     def texts(
         self,
