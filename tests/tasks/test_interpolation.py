@@ -39,10 +39,13 @@ def same(a: list[Triplet], b: list[Triplet]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for p, q in zip(a, b) for x, y in zip(p, q))
 
 
+NEEDED = ("split", "batches", "example", "inputs", "loss", "distilled", "quality")
+
+
 def test_every_model_has_a_task() -> None:
     assert TASKS.keys() == MODELS.keys()
     for task in TASKS.values():
-        assert all(callable(getattr(task, name)) for name in ("batches", "loss", "quality"))
+        assert all(callable(getattr(task, name)) for name in NEEDED)
 
 
 def test_batches_resume_exactly() -> None:

@@ -29,7 +29,8 @@ __all__ = [
     "split",
 ]
 
-DEFAULTS = interpolation.DEFAULTS._replace(traced=(1,))  # channels take the same way in every step
+# crops that need no padding; channels take the same way in every step
+DEFAULTS = interpolation.DEFAULTS._replace(batch_size=4, crop=128, pool=200, traced=(1,))
 
 
 class Losses(NamedTuple):

@@ -164,6 +164,11 @@ def latent_moments(model: LVDMNet, batches: Iterable[ClipBatch]) -> tuple[float,
     return (squares / count - mean**2) ** -0.5, -mean
 
 
+def loss(model: LVDMNet, batch: ClipBatch) -> Tensor:
+    """All stages at once: what ``distilled`` asks of a model without a teacher."""
+    return distilled(model, None, batch, 0.0)
+
+
 def distilled(model: LVDMNet, teacher: LVDMNet | None, batch: ClipBatch, share: float) -> Tensor:
     """All networks at once: clips from their own latents, the noise of every U-Net, and a teacher's.
 

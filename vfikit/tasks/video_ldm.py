@@ -20,6 +20,7 @@ __all__ = [
     "distilled",
     "example",
     "inputs",
+    "loss",
     "quality",
     "split",
 ]
@@ -58,6 +59,11 @@ def batches(
 def example(data: Clips) -> ClipBatch:
     """The first clip as a batch of one."""
     return clips.example(data, FRAMES)
+
+
+def loss(model: VideoLDMNet, batch: ClipBatch) -> Tensor:
+    """All stages at once: what ``distilled`` asks of a model without a teacher."""
+    return distilled(model, None, batch, 0.0)
 
 
 def distilled(model: VideoLDMNet, teacher: VideoLDMNet | None, batch: ClipBatch, share: float) -> Tensor:

@@ -231,7 +231,7 @@ SMALL = LDMVFIConfig(
         groups=-4,
     ),
     UNetConfig(width=32, multipliers=(1, 2, 2), blocks=1, head_width=16, groups=-4),
-    sampling=Sampling(steps=4, eta=0.0, spacing="trailing"),
+    sampling=Sampling(steps=1, eta=0.0, spacing="trailing"),
 )
 
 PRESETS = {"ldmvfi": {"published": LDMVFIConfig(), "small": SMALL}}
