@@ -35,7 +35,7 @@ from vfikit.video.job import check_output
 @dataclass(frozen=True)
 class Config:
     output: Annotated[Path, tyro.conf.Positional]
-    """A .mp4, .mov, .mkv, .webm or .gif, or a folder for images (no suffix)."""
+    """The output: a .mp4, .mov, .mkv, .webm or .gif, or a folder for images (no suffix)."""
     model: str = "lvdm"
     """Any model of vfikit.models.MODELS that makes videos."""
     preset: str = "small"

@@ -36,7 +36,7 @@ MOST_SKIPPED = 50  # steps in a row: then the weights themselves are lost
 
 @dataclass(frozen=True)
 class Config:
-    model: Literal["e2fgvi", "e2fgvi-hq"] = "e2fgvi-hq"
+    model: str = "e2fgvi-hq"
     """Which of the two."""
     preset: str = "small"
     """Size of the model, small or published."""
@@ -150,6 +150,8 @@ def groups(model: nn.Module, config: Config) -> Iterator[dict[str, Any]]:
 
 def main(config: Config) -> None:
     recipe.check_device(config.device)
+    if config.model not in ("e2fgvi", "e2fgvi-hq"):
+        raise InputError(f"model {config.model!r}: expected e2fgvi or e2fgvi-hq")
     config, state = training.settings(config, {"steps": 20_000}, ("init", "spynet_weights", "objects"))
     data = open_clips(config.data, "train", config.size, config.seed)
     objects = None if config.objects is None else ObjectMasks(config.objects)

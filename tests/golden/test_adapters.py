@@ -86,12 +86,51 @@ NAMES = [
     "e2fgvi.mask_dilation",
     "e2fgvi_hq.inference_evaluate",
     "e2fgvi_hq.inference_padded",
+    "e2fgvi.dcn_kernel1x3_veryfar",
+    "e2fgvi_discriminator.forward_batch2_sigmoid",
+    "e2fgvi_i3d.features",
+    "e2fgvi.frechet_rank_deficient",
+    "e2fgvi.losses",
+    "e2fgvi.lr_schedule",
+    "e2fgvi.mask_motion",
+    "e2fgvi.mask_samples",
+    "e2fgvi.psnr_ssim",
+    "e2fgvi_hq.train_step",
+    "e2fgvi.warp_error",
+    "lvdm.autoencoder_loss",
+    "lvdm.autoencoder_resblock",
+    "lvdm.conditional_sampling",
+    "lvdm.diffusion_loss",
+    "lvdm.ema",
+    "lvdm.gaussian_posterior",
+    "lvdm.lengths",
+    "lvdm.long_video",
+    "lvdm.metrics",
+    "lvdm.overlapped_decode",
+    "lvdm.padded_conv3d",
+    "lvdm.sampling",
+    "lvdm.schedule",
+    "lvdm.st_attention",
+    "lvdm.st_transformer",
+    "lvdm.temporal_masks",
+    "lvdm.timestep_embedding",
+    "lvdm.unet_resblock",
+    "lvdm_autoencoder_small.forward",
+    "lvdm_i3d.forward",
+    "lvdm_image_autoencoder_small.forward",
+    "lvdm_unet_text2video_small.forward",
+    "lvdm_unet_small.gradient",
 ]
 NOT_OUTPUTS = ("in.", "input_", "gain", "meta", "float32.", "float64.grad", "out.published_grad", "grad.")
 BLOCK_INPUTS = ("input", "temb", "context", "frames", "skips")
 VARIANTS = ("self", "self_causal", "self_window3", "cross", "cross_batch2", "cross_padded", "uneven_heads")
 HOW_STORED = (".step", ".shape", "grad_output_seed")
-SLOW = ("e2fgvi_hq.inference_padded", "e2fgvi_hq.inference_evaluate")
+SLOW = (
+    *("e2fgvi_hq.inference_padded", "e2fgvi_hq.inference_evaluate", "e2fgvi_hq.train_step"),
+    *("lvdm.autoencoder_loss", "lvdm.long_video", "lvdm_i3d.forward"),
+)
+CELLS = ("rel_", "norel_", "rel_long_", "causal_", "same_", "widen_", "per_frame_", "up_", "down_")
+VIDEO_INPUTS = tuple(f"{cell}{what}" for cell in CELLS for what in ("input", "emb", "grad_output", "mask"))
 ALSO_INPUTS = {
     "groupsparse.importance": ("param.",),
     "e2fgvi.spynet_64x32": ("grad_output",),
@@ -111,6 +150,33 @@ ALSO_INPUTS = {
     "video_ldm.conditioning": ("latent", "prediction_", "const_scale", "timestep", "noise"),
     "video_ldm.upsampler_input": ("low_", "noise_level", "noise", "noisy_"),
     "video_ldm.long_schedule": ("keys",),
+    "e2fgvi.mask_samples": ("first_and_last_shape", "still"),  # the latter is a share of draws, known to 0.1
+    "lvdm.autoencoder_loss": ("input", "noise"),
+    "lvdm.autoencoder_resblock": ("input", "grad_output"),
+    "lvdm.conditional_sampling": ("cond_latent", "pred_noise", "interp_cond_latent", "interp_noise", "step_"),
+    "lvdm.diffusion_loss": ("latent", "noise", "timesteps", "mask"),
+    "lvdm.ema": ("initial", "updates"),
+    "lvdm.gaussian_posterior": ("moments", "noise"),
+    "lvdm.long_video": ("keys_noise", "interpolated_noise", "interpolated_all_pairs_noise"),
+    "lvdm.metrics": ("features_", "video_uint8"),
+    "lvdm.overlapped_decode": ("latent", "max_latent_frames", "overlap"),
+    "lvdm.padded_conv3d": tuple(
+        f"{t}k{k}_{odd}{what}"
+        for t in ("", "t_")
+        for k in ("3s1", "4s222", "4s122")
+        for odd in ("", "odd_")
+        for what in ("input", "grad_output")
+    ),
+    "lvdm.sampling": ("ddim_eta0_noise", "ddim_eta1_noise", "ddpm5_noise"),
+    "lvdm.st_attention": VIDEO_INPUTS,
+    "lvdm.st_transformer": ("input", "context", "grad_output", "temporal_input", "temporal_mask"),
+    "lvdm.timestep_embedding": ("timesteps",),
+    "lvdm.unet_resblock": VIDEO_INPUTS,
+    "lvdm_autoencoder_small.forward": ("input", "noise"),
+    "lvdm_i3d.forward": ("input",),
+    "lvdm_image_autoencoder_small.forward": ("input", "noise"),
+    "lvdm_unet_text2video_small.forward": ("input", "timesteps", "in_context"),
+    "lvdm_unet_small.gradient": ("input", "timesteps", "target"),
 }
 ROOT = Path(__file__).parent.parent.parent
 

@@ -18,6 +18,9 @@ SLOW = (
     "e2fgvi_hq.full_no",
     "e2fgvi_hq.inference",
     "lvdm_i3d.forward",
+    "lvdm.long_video",
+    "lvdm.autoencoder_loss",
+    "lvdm.conditional_sampling",
     "e2fgvi_hq.train_step",
 )
 FILES = sorted(FOLDER.glob("*.npz"))

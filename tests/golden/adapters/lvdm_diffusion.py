@@ -47,6 +47,8 @@ def schedule(case: Case) -> None:
         case.check(f"{name}_alphas_cumprod_f64", known.alphas_cumprod[::13], double=1e-12)
     for name in sorted(case.untouched):
         kind, _, what = name.removeprefix("const_").partition("_")
+        if not kind.startswith(("quad", "ddim")):
+            continue
         if kind.startswith("quad"):
             case.check(name, quadratic_times(int(kind.removeprefix("quad"))))
         else:

@@ -91,7 +91,7 @@ def unet_gradient(case: Case) -> None:
     loss.backward()
     close(case, "const_l1_loss", loss)
     ours = {unet_name(name): parameter for name, parameter in net.named_parameters()}
-    for name in sorted(case.untouched):
+    for name in sorted(case.untouched & ours.keys()):
         gradient = ours[name].grad
         assert gradient is not None
         stored = gradient.flatten()[::7] if gradient.numel() >= 4000 else gradient
