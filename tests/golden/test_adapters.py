@@ -150,7 +150,7 @@ ALSO_INPUTS = {
     "video_ldm.conditioning": ("latent", "prediction_", "const_scale", "timestep", "noise"),
     "video_ldm.upsampler_input": ("low_", "noise_level", "noise", "noisy_"),
     "video_ldm.long_schedule": ("keys",),
-    "e2fgvi.mask_samples": ("first_and_last_shape", "still"),  # the latter is a share of draws, known to 0.1
+    "e2fgvi.mask_samples": ("first_and_last_shape", "still"),  # the latter by its share of the draws
     "lvdm.autoencoder_loss": ("input", "noise"),
     "lvdm.autoencoder_resblock": ("input", "grad_output"),
     "lvdm.conditional_sampling": ("cond_latent", "pred_noise", "interp_cond_latent", "interp_noise", "step_"),
@@ -173,7 +173,7 @@ ALSO_INPUTS = {
     "lvdm.timestep_embedding": ("timesteps",),
     "lvdm.unet_resblock": VIDEO_INPUTS,
     "lvdm_autoencoder_small.forward": ("input", "noise"),
-    "lvdm_i3d.forward": ("input",),
+    "lvdm_i3d.forward": ("video_uint8",),
     "lvdm_image_autoencoder_small.forward": ("input", "noise"),
     "lvdm_unet_text2video_small.forward": ("input", "timesteps", "in_context"),
     "lvdm_unet_small.gradient": ("input", "timesteps", "target"),
