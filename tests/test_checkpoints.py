@@ -257,8 +257,9 @@ def test_the_malicious_pickle_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert mark.exists()
 
 
-def test_shipped() -> None:
-    assert checkpoints.shipped("adacof", "no-such-preset") is None
-    found = checkpoints.shipped("adacof", "small")
-    if found is not None:
-        assert checkpoints.load(found)(*pair(8, 8)).isfinite().all()
+@pytest.mark.parametrize("model", ["adacof", "cdfi", "ldmvfi"])
+def test_shipped(model: str) -> None:
+    assert checkpoints.shipped(model, "no-such-preset") is None
+    found = checkpoints.shipped(model, "small")
+    assert found is not None
+    assert checkpoints.load(found)(*pair(8, 8)).isfinite().all()
