@@ -9,49 +9,32 @@ config.json; prints the last validation's PSNR and where they are.
 """
 
 import copy
-import itertools
-import math
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vfikit import checkpoints, recipe, training
 from vfikit.data import Triplet, Triplets, open_triplets
-from vfikit.files import InputError, write_json
+from vfikit.files import InputError
 from vfikit.losses import VQGANLoss
 from vfikit.metrics import LPIPS
 from vfikit.models import build
 from vfikit.tasks import latent_interpolation as task
+from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TrainingConfig):
     stage: Literal["autoencoder", "denoiser"] = "autoencoder"
     """What is trained; the denoiser needs a trained autoencoder in --init."""
-    preset: str = "small"
-    """Size of the model, small or published."""
-    init: Path | None = None
-    """Checkpoint to start from (.safetensors, or a published .ckpt)."""
     data: str = "synthetic"
-    """synthetic, or PATH[@train|@test|@all][:WEIGHT], joined by commas; see docs/train-and-evaluate.md."""
+    """synthetic, or PATH[@PART][:WEIGHT], joined by commas; see docs/train-and-evaluate.md."""
     validation: str | None = None
     """As --data; its test part is read where it has one. synthetic unless given, on --resume what the run has."""
-    out: Path | None = None
-    """Folder for the run; runs/train_ldmvfi/<date-time> by default."""
-    resume: Path | None = None
-    """Folder of a run to go on with: its settings hold, but for --minutes, and --steps and --validation where given."""
-    seed: int = 0
-    """Of the first weights, the scenes, the order of the data, its augmentation, times and noise."""
-    steps: int | None = None
-    """Steps in all, those before a --resume included; 20,000 unless given, on --resume what the run has."""
-    minutes: float | None = None
-    """Stop after so long, even if steps are left; --resume goes on."""
     batch_size: int = 4
     """Triplets a step and process; published: 10, then 64."""
     crop: int = 128
@@ -78,14 +61,6 @@ class Config:
     ema: float | None = None
     """Decay of the averaged weights, which are what is validated and written; 0.9999 for the denoiser and 0, none, for
     the autoencoder unless given, as published."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Autocast of the model."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    log_every: int = 50
-    """Steps from one line of log.jsonl to the next."""
-    save_every: int = 500
-    """Steps from one saved state to the next."""
     validate_every: int = 2000
     """Steps from one validation to the next."""
     validation_limit: int | None = None
@@ -125,12 +100,11 @@ class Stage(nn.Module):
         return {"loss": total, **found}, frame
 
 
-class Run:
-    """What a run carries from step to step: the networks, their averages and optimizers, the count of steps."""
+class Networks:
+    """The model with a stage's loss, its average, their optimizers."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.step = 0
         if config.init is None:
             if config.stage == "denoiser":
                 raise InputError("--stage denoiser: got no --init, expected a checkpoint with a trained autoencoder")
@@ -138,6 +112,7 @@ class Run:
         else:
             model = recipe.load_model("ldmvfi", config.preset, config.init)
         self.stage = Stage(model.to(device).train(), config).to(device)
+        self.module: Any = self.stage
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         parameters = list(self.stage.trained.parameters())
         if self.stage.game is None:
@@ -156,86 +131,52 @@ class Run:
             self.kept |= {"discriminator": discriminator, "judge": self.judge}
         self.decay = config.ema if config.ema is not None else (0.9999 if self.stage.game is None else 0.0)
 
-    def load(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        torch.set_rng_state(state["rng"])
-        for name, part in self.kept.items():
-            part.load_state_dict(state[name])
-
-    def save(self, config: Config, folder: Path) -> None:
-        states = {name: part.state_dict() for name, part in self.kept.items()}
-        training.save_state({"step": self.step, "rng": torch.get_rng_state(), **states}, folder / "state.pt")
-        path = folder / "model.safetensors"
-        checkpoints.save(self.average, path, step=self.step, data=config.data, seed=config.seed, stage=config.stage)
-
 
 def main(config: Config) -> None:
-    recipe.check_device(config.device)
-    defaults = {"steps": 20_000, "validation": "synthetic"}
-    config, state = training.settings(config, defaults, ("init", "lpips_weights"))
+    config, state = settings(config, {"steps": 20_000, "validation": "synthetic"})
     data = open_triplets(config.data, "train", config.crop, config.seed)
     validation = open_triplets(config.validation or "synthetic", "test", config.crop, config.seed)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
-    run = Run(config, accelerator.device)
-    module, optimizer = accelerator.prepare(run.stage, run.optimizer)
-    run.kept |= {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
-    if state is not None:
-        run.load(state)
-    shard = (accelerator.process_index, accelerator.num_processes)
-    batches = task.batches(data, config.batch_size, config.crop, config.seed, config.steps, run.step, shard)
-    first = next(batches, None)  # data that cannot be read fails here, before anything is written
-    if first is None:
-        raise InputError(f"--steps is {config.steps}, expected more than the {run.step} done")
-    folder = recipe.out_folder("train_ldmvfi", config.out)
-    if accelerator.is_main_process:
-        write_json(folder / "config.json", {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()})
-    log, end = recipe.StepLog(folder / "log.jsonl"), time.monotonic() + 60 * (config.minutes or math.inf)
-    with tqdm(total=config.steps, initial=run.step, disable=not accelerator.is_main_process) as progress:
-        for batch in training.until(end, accelerator, itertools.chain([first], batches)):
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate(
-                    config.lr, run.step, config.steps or 1, config.warmup, config.schedule == "cosine"
-                )
-            log.add(take_step(run, accelerator, module, optimizer, batch, config.clip))
-            progress.update()
-            if not accelerator.is_main_process:
-                continue
-            if run.step % config.log_every == 0:
-                progress.set_postfix(loss=f"{log.write(run.step)['loss']:.4f}")
-            if run.step % config.save_every == 0:
-                run.save(config, folder)
-            if run.step % config.validate_every == 0 and run.step != config.steps:
-                validate(config, run, validation, log)
-    if accelerator.is_main_process:
-        run.save(config, folder)
-        validate(config, run, validation, log)
-        print(f"weights, state and log are in {folder}")
+    accelerate = accelerator(config)
+    nets = Networks(config, accelerate.device)
+    nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
+    run = TrainingRun("train_ldmvfi", config, accelerate, nets.kept, state)
+    batches = task.batches(data, config.batch_size, config.crop, config.seed, config.steps, run.step, run.shard)
+    with run.over(batches) as left:
+        for batch in left:
+            run.done(take_step(config, run, nets, batch))
+            if run.due(config.save_every):
+                run.save(nets.average, stage=config.stage)
+            if run.due(config.validate_every):
+                validate(config, run, nets.average, validation)
+    if run.main:
+        run.save(nets.average, stage=config.stage)
+        validate(config, run, nets.average, validation)
+        print(f"weights, state and log are in {run.folder}")
 
 
-def take_step(
-    run: Run, accelerator: Accelerator, module: Any, optimizer: Any, batch: Triplet, clip: float
-) -> dict[str, Tensor]:
+def take_step(config: Config, run: TrainingRun, nets: Networks, batch: Triplet) -> dict[str, Tensor]:
     """One step of everything; returns what to log."""
-    batch = Triplet(*(frames.to(accelerator.device) for frames in batch))
-    losses, made = module(batch, run.step)
-    accelerator.backward(losses["loss"])
-    if clip > 0:
-        losses["norm"] = accelerator.clip_grad_norm_(run.stage.trained.parameters(), clip)
-    optimizer.step()
-    optimizer.zero_grad()
-    game, judge = run.stage.game, run.judge
-    if game is not None and judge is not None:
-        training.judge_step(judge, accelerator, losses, game.discriminator_loss, made, batch.target, run.step)
-    training.update_average(run.average, run.stage.model, run.decay, run.step)
-    run.step += 1
+    falls = config.schedule == "cosine"
+    training.set_rate(
+        nets.optimizer, training.learning_rate(config.lr, run.step, config.steps or 1, config.warmup, falls)
+    )
+    batch = Triplet(*(frames.to(run.accelerator.device) for frames in batch))
+    losses, made = nets.module(batch, run.step)
+    parameters = nets.stage.trained.parameters()
+    losses["norm"] = training.descend(run.accelerator, nets.optimizer, losses["loss"], parameters, config.clip)
+    game = nets.stage.game
+    if game is not None and nets.judge is not None:
+        judged = game.discriminator_loss(made, batch.target, run.step).total
+        losses["discriminator"] = training.judge_step(run.accelerator, nets.judge, judged)
+    training.update_average(nets.average, nets.stage.model, nets.decay, run.step)
     return losses
 
 
-def validate(config: Config, run: Run, data: Triplets, log: recipe.StepLog) -> None:
+def validate(config: Config, run: TrainingRun, model: Any, data: Triplets) -> None:
     """Of the autoencoder, frames from their own latents; of the denoiser, sampled ones."""
     measured = task.reconstruction if config.stage == "autoencoder" else task.quality
-    quality = measured(run.average, data, config.validation_limit)
-    log.note(run.step, psnr=quality.psnr, ssim=quality.ssim)
+    quality = measured(model, data, config.validation_limit)
+    run.log.note(run.step, psnr=quality.psnr, ssim=quality.ssim)
     tqdm.write(f"step {run.step}: PSNR {quality.psnr:.2f} dB on {config.validation}")
 
 

@@ -12,47 +12,32 @@ shift of latents; --stage scale measures them alone.
 """
 
 import copy
-import itertools
-import math
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vfikit import checkpoints, recipe, training
 from vfikit.data import Clips, open_clips
-from vfikit.files import InputError, write_json
+from vfikit.files import InputError
 from vfikit.losses import VideoAutoencoderLoss
 from vfikit.metrics import LPIPS
 from vfikit.models import build
 from vfikit.tasks import lvdm as task
+from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TrainingConfig):
     stage: Literal["autoencoder", "scale", "short", "prediction", "interpolation"] = "autoencoder"
     """What is trained; all but the autoencoder need a trained one in --init."""
     preset: str = "small"
     """Size of the model, small or one of the published."""
-    init: Path | None = None
-    """Checkpoint to start from (.safetensors, or a published .ckpt)."""
     data: str = "synthetic"
     """synthetic, a folder of videos or of folders of frames (UCF-101, Sky Timelapse, TaiChi), or a .csv list."""
-    out: Path | None = None
-    """Folder for the run; runs/train_lvdm/<date-time> by default."""
-    resume: Path | None = None
-    """Folder of a run to go on with: its settings hold, but for --minutes, and --steps where given."""
-    seed: int = 0
-    """Of the first weights, the scenes, the order of the data, masks, times and noise."""
-    steps: int | None = None
-    """Steps in all, those before a --resume included; 20,000 unless given, on --resume what the run has."""
-    minutes: float | None = None
-    """Stop after so long, even if steps are left; --resume goes on."""
     batch_size: int = 2
     """Clips a step and process; published: 1 for the autoencoder, then 3, 2 and 2."""
     size: int = 64
@@ -74,14 +59,6 @@ class Config:
     autoencoder unless given, as published."""
     checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, more time."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Autocast of the model."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    log_every: int = 50
-    """Steps from one line of log.jsonl to the next."""
-    save_every: int = 500
-    """Steps from one saved state to the next."""
     validate_every: int = 2000
     """Steps from one validation to the next."""
     validation_limit: int = 8
@@ -112,15 +89,15 @@ class Stage(nn.Module):
         return {"loss": values, **found}, made.float()
 
 
-class Run:
-    """What a run carries from step to step: the networks, their averages and optimizers, the count of steps."""
+class Networks:
+    """The model with a stage's loss, its average, their optimizers."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.step = 0
         model = starting_point(config).to(device)
         model.requires_grad_(False)
         self.stage = Stage(model, config).to(device)
+        self.module: Any = self.stage
         self.stage.trained.requires_grad_(True).train()
         if config.checkpointing and self.stage.game is None:
             self.stage.trained.checkpoint_blocks()
@@ -136,18 +113,6 @@ class Run:
             self.kept |= {"discriminator": discriminator, "judge": self.judge}
         self.decay = config.ema if config.ema is not None else (0.9999 if self.stage.game is None else 0.0)
 
-    def load(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        torch.set_rng_state(state["rng"])
-        for name, part in self.kept.items():
-            part.load_state_dict(state[name])
-
-    def save(self, config: Config, folder: Path) -> None:
-        states = {name: part.state_dict() for name, part in self.kept.items()}
-        training.save_state({"step": self.step, "rng": torch.get_rng_state(), **states}, folder / "state.pt")
-        path = folder / "model.safetensors"
-        checkpoints.save(self.average, path, step=self.step, data=config.data, seed=config.seed, stage=config.stage)
-
 
 def starting_point(config: Config) -> Any:
     if config.init is not None:
@@ -158,60 +123,42 @@ def starting_point(config: Config) -> Any:
 
 
 def main(config: Config) -> None:
-    recipe.check_device(config.device)
-    config, state = training.settings(config, {"steps": 20_000}, ("init", "lpips_weights"))
+    config, state = settings(config, {"steps": 20_000})
     data = open_clips(config.data, "train", (config.size, config.size), config.seed)
     held_out = open_clips(config.data, "test", (config.size, config.size), config.seed)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
+    accelerate = accelerator(config)
     if config.stage == "scale":
-        measure_scale(config, starting_point(config).to(accelerator.device), data)
+        measure_scale(config, starting_point(config).to(accelerate.device), data)
         return
-    run = Run(config, accelerator.device)
-    module, optimizer = accelerator.prepare(run.stage, run.optimizer)
-    run.kept |= {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
-    if state is not None:
-        run.load(state)
-    shard = (accelerator.process_index, accelerator.num_processes)
-    frames = task.clip_frames(run.average, config.stage)
-    sizes = (config.batch_size, config.size, config.seed, config.steps, run.step, shard, frames, (config.stride,))
-    batches = task.batches(data, *sizes)
-    first = next(batches, None)  # data that cannot be read fails here, before anything is written
-    if first is None:
-        raise InputError(f"--steps is {config.steps}, expected more than the {run.step} done")
-    folder = recipe.out_folder("train_lvdm", config.out)
-    if accelerator.is_main_process:
-        write_json(folder / "config.json", {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()})
-    log, end = recipe.StepLog(folder / "log.jsonl"), time.monotonic() + 60 * (config.minutes or math.inf)
-    with tqdm(total=config.steps, initial=run.step, disable=not accelerator.is_main_process) as progress:
-        for batch in training.until(end, accelerator, itertools.chain([first], batches)):
-            log.add(take_step(run, accelerator, module, optimizer, batch.frames.to(accelerator.device)))
-            progress.update()
-            if not accelerator.is_main_process:
-                continue
-            if run.step % config.log_every == 0:
-                progress.set_postfix(loss=f"{log.write(run.step)['loss']:.4f}")
-            if run.step % config.save_every == 0:
-                run.save(config, folder)
-            if run.step % config.validate_every == 0 and run.step != config.steps:
-                validate(config, run, held_out, log)
-    if accelerator.is_main_process:
+    nets = Networks(config, accelerate.device)
+    nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
+    run = TrainingRun("train_lvdm", config, accelerate, nets.kept, state)
+    frames, strides = task.clip_frames(nets.average, config.stage), (config.stride,)
+    plan = (config.batch_size, config.size, config.seed, config.steps, run.step, run.shard, frames, strides)
+    with run.over(task.batches(data, *plan)) as left:
+        for batch in left:
+            run.done(take_step(run, nets, batch.frames.to(accelerate.device)))
+            if run.due(config.save_every):
+                run.save(nets.average, stage=config.stage)
+            if run.due(config.validate_every):
+                validate(config, run, nets, held_out)
+    if run.main:
         if config.stage == "autoencoder":
-            set_scale(config, run.average, data)
-        run.save(config, folder)
-        validate(config, run, held_out, log)
-        print(f"weights, state and log are in {folder}")
+            set_scale(config, nets.average, data)
+        run.save(nets.average, stage=config.stage)
+        validate(config, run, nets, held_out)
+        print(f"weights, state and log are in {run.folder}")
 
 
-def take_step(run: Run, accelerator: Accelerator, module: Any, optimizer: Any, frames: Tensor) -> dict[str, Tensor]:
+def take_step(run: TrainingRun, nets: Networks, frames: Tensor) -> dict[str, Tensor]:
     """One step of everything; returns what to log."""
-    losses, made = module(frames, run.step)
-    accelerator.backward(losses["loss"])
-    optimizer.step()
-    optimizer.zero_grad()
-    if run.judge is not None and run.stage.game is not None:
-        training.judge_step(run.judge, accelerator, losses, run.stage.game.discriminator_loss, made, frames, run.step)
-    training.update_average(run.average, run.stage.model, run.decay, run.step)
-    run.step += 1
+    losses, made = nets.module(frames, run.step)
+    parameters = nets.stage.trained.parameters()
+    losses["norm"] = training.descend(run.accelerator, nets.optimizer, losses["loss"], parameters)
+    if nets.judge is not None and nets.stage.game is not None:
+        judged = nets.stage.game.discriminator_loss(made, frames, run.step).total
+        losses["discriminator"] = training.judge_step(run.accelerator, nets.judge, judged)
+    training.update_average(nets.average, nets.stage.model, nets.decay, run.step)
     return losses
 
 
@@ -230,16 +177,16 @@ def measure_scale(config: Config, model: Any, data: Clips) -> None:
     print(f"{folder / 'model.safetensors'}: the model with them")
 
 
-def validate(config: Config, run: Run, data: Clips, log: recipe.StepLog) -> None:
+def validate(config: Config, run: TrainingRun, nets: Networks, data: Clips) -> None:
     """Of the autoencoder, clips from their latents; of U-Nets, the loss by time; of short clips, sampled ones."""
-    if run.stage.game is not None:
-        quality = task.reconstructed(run.average, data, config.validation_limit)
+    if nets.stage.game is not None:
+        quality = task.reconstructed(nets.average, data, config.validation_limit)
         found = {"psnr": quality.psnr, "ssim": quality.ssim}
     else:
-        found = task.by_time(run.average, config.stage, data, config.validation_limit)
+        found = task.by_time(nets.average, config.stage, data, config.validation_limit)
     if config.stage == "short":
-        found["frechet_random"] = task.frechet(run.average, data, 2 * config.validation_limit)
-    log.note(run.step, **found)
+        found["frechet_random"] = task.frechet(nets.average, data, 2 * config.validation_limit)
+    run.log.note(run.step, **found)
     tqdm.write(f"step {run.step}, held-out: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
 
 

@@ -11,21 +11,16 @@ Then decoder, interpolation, upsampler, in any order. Writes model.safetensors (
 """
 
 import copy
-import itertools
-import math
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from vfikit import checkpoints, recipe, training
 from vfikit.data import Clips, open_clips
-from vfikit.files import InputError, write_json
+from vfikit.files import InputError
 from vfikit.layers.temporal import project
 from vfikit.metrics import LPIPS
 from vfikit.models import build
@@ -33,10 +28,11 @@ from vfikit.models.text import encode_text
 from vfikit.models.video_ldm.schedule import BETWEEN
 from vfikit.tasks import video_ldm as task
 from vfikit.tasks.video_ldm_stages import StageLoss, trained
+from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TrainingConfig):
     stage: Literal["autoencoder", "image", "temporal", "decoder", "prediction", "interpolation", "upsampler"] = (
         "temporal"
     )
@@ -47,16 +43,8 @@ class Config:
     """Checkpoint to start from: .safetensors, or the U-Net of Stable Diffusion or of the published code (.pth)."""
     data: str = "synthetic"
     """synthetic, a folder of videos or of folders of frames, or a list as WebVid's (.csv), whose captions are read."""
-    out: Path | None = None
-    """Folder for the run; runs/train_video_ldm/<date-time> by default."""
-    resume: Path | None = None
-    """Folder of a run to go on with: its settings hold, but for --minutes, and --steps where given."""
-    seed: int = 0
-    """Of the first weights, the scenes, the order of the data, times and noise."""
     steps: int | None = None
     """Steps in all, those before a --resume included; 10,000 unless given, on --resume what the run has."""
-    minutes: float | None = None
-    """Stop after so long, even if steps are left; --resume goes on."""
     batch_size: int = 2
     """Clips a step and process."""
     frames: int | None = None
@@ -81,22 +69,13 @@ class Config:
     """Decay of the averaged weights, which are what is written; 0 for none."""
     gradient_checkpointing: bool = False
     """Compute the U-Net twice, for less memory."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Autocast of the model."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    log_every: int = 50
-    """Steps from one line of log.jsonl to the next."""
-    save_every: int = 500
-    """Steps from one saved state to the next."""
 
 
-class Run:
-    """What a run carries from step to step: the networks, their averages and optimizers, the count of steps."""
+class Networks:
+    """The model with a stage's loss, its average, their optimizers."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.step, self.ema = 0, config.ema
         given = config.init
         model = recipe.load_model("video-ldm", config.preset, given) if given else build("video-ldm", config.preset)
         parameters = trained(model, config.stage)
@@ -115,6 +94,7 @@ class Run:
             *(model, config.stage, config.divergence, perceptual),
             *(config.discriminator_start, config.discriminator_width),
         ).to(device)
+        self.module: Any = self.stage
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0, foreach=True)
         self.rising = torch.optim.lr_scheduler.LinearLR(self.optimizer, 0.01, total_iters=100)
@@ -123,18 +103,6 @@ class Run:
         if (discriminator := self.stage.game.discriminator) is not None:
             self.judge = torch.optim.Adam(discriminator.parameters(), lr=config.lr, betas=(0.5, 0.9), foreach=True)
             self.kept |= {"discriminator": discriminator, "judge": self.judge}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        torch.set_rng_state(state["rng"])
-        for name, part in self.kept.items():
-            part.load_state_dict(state[name])
-
-    def save(self, config: Config, folder: Path) -> None:
-        states = {name: part.state_dict() for name, part in self.kept.items()}
-        training.save_state({"step": self.step, "rng": torch.get_rng_state(), **states}, folder / "state.pt")
-        path = folder / "model.safetensors"
-        checkpoints.save(self.average, path, step=self.step, data=config.data, seed=config.seed, stage=config.stage)
 
 
 def text_of(model: Any, data: Clips, batch: task.ClipBatch) -> Tensor | None:
@@ -146,8 +114,7 @@ def text_of(model: Any, data: Clips, batch: task.ClipBatch) -> Tensor | None:
 
 
 def main(config: Config) -> None:
-    recipe.check_device(config.device)
-    config, state = training.settings(config, {"steps": 10_000}, ("init", "lpips_weights"))
+    config, state = settings(config, {"steps": 10_000})
     numbers = recipe.build_on_meta("video-ldm", config.preset).config
     height, width = config.size or numbers.size
     if config.size is None and config.stage == "upsampler":
@@ -160,63 +127,38 @@ def main(config: Config) -> None:
             f"frames of {side} pixels, expected at least 24: the discriminator judges patches of that size"
         )
     data = open_clips(config.data, "train", (height, width), config.seed)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
-    run = Run(config, accelerator.device)
-    module, optimizer = accelerator.prepare(run.stage, run.optimizer)
-    run.kept |= {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
-    if state is not None:
-        run.load(state)
-    shard = (accelerator.process_index, accelerator.num_processes)
+    accelerate = accelerator(config)
+    nets = Networks(config, accelerate.device)
+    nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
+    run = TrainingRun("train_video_ldm", config, accelerate, nets.kept, state)
     between = config.stage == "interpolation"
     frames = BETWEEN + 1 if between else config.frames or numbers.frames
     strides = (BETWEEN * config.stride, config.stride) if between else (config.stride,)
-    plan = (data, config.batch_size, config.crop, config.seed, config.steps, run.step, shard, frames, strides)
-    batches = task.batches(*plan)
-    first = next(batches, None)  # data that cannot be read fails here, before anything is written
-    if first is None:
-        raise InputError(f"--steps is {config.steps}, expected more than the {run.step} done")
-    folder = recipe.out_folder("train_video_ldm", config.out)
-    if accelerator.is_main_process:
-        write_json(folder / "config.json", {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()})
-    log, end = recipe.StepLog(folder / "log.jsonl"), time.monotonic() + 60 * (config.minutes or math.inf)
-    with tqdm(total=config.steps, initial=run.step, disable=not accelerator.is_main_process) as progress:
-        for batch in training.until(end, accelerator, itertools.chain([first], batches)):
-            text = text_of(run.model, data, batch)
-            log.add(take_step(run, accelerator, module, optimizer, batch, text))
-            progress.update()
-            if not accelerator.is_main_process:
-                continue
-            if run.step % config.log_every == 0:
-                progress.set_postfix(loss=f"{log.write(run.step)['loss']:.4f}")
-            if run.step % config.save_every == 0:
-                run.save(config, folder)
-    if accelerator.is_main_process:
-        run.save(config, folder)
-        print(f"weights, state and log are in {folder}")
+    plan = (config.batch_size, config.crop, config.seed, config.steps, run.step, run.shard, frames, strides)
+    with run.over(task.batches(data, *plan)) as left:
+        for batch in left:
+            run.done(take_step(config, run, nets, batch, text_of(nets.model, data, batch)))
+            if run.due(config.save_every):
+                run.save(nets.average, stage=config.stage)
+    if run.main:
+        run.save(nets.average, stage=config.stage)
+        print(f"weights, state and log are in {run.folder}")
 
 
 def take_step(
-    run: Run, accelerator: Accelerator, module: Any, optimizer: Any, batch: task.ClipBatch, text: Tensor | None
+    config: Config, run: TrainingRun, nets: Networks, batch: task.ClipBatch, text: Tensor | None
 ) -> dict[str, Tensor]:
     """One step of everything; returns what to log."""
-    batch, game = task.ClipBatch(*(part.to(accelerator.device) for part in batch)), run.stage.game
-    losses, made = module(batch, text, run.step)
-    accelerator.backward(losses["loss"])
-    accelerator.clip_grad_norm_(run.model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    run.rising.step()
-    project(run.model)
+    batch, game = task.ClipBatch(*(part.to(run.accelerator.device) for part in batch)), nets.stage.game
+    losses, made = nets.module(batch, text, run.step)
+    parameters = nets.model.parameters()
+    losses["norm"] = training.descend(run.accelerator, nets.optimizer, losses["loss"], parameters, clip=1.0)
+    nets.rising.step()
+    project(nets.model)
     if game.discriminator is not None:
-        run.judge.zero_grad()  # what the generator's term left there
-        judged = game.discriminator_loss(made, run.stage.seen(batch.frames), run.step)
-        judged.total.backward()
-        for parameter in game.discriminator.parameters():
-            parameter.grad = accelerator.reduce(parameter.grad, "mean")
-        run.judge.step()
-        losses["discriminator"] = judged.total
-    training.update_average(run.average, run.model, run.ema, run.step)
-    run.step += 1
+        judged = game.discriminator_loss(made, nets.stage.seen(batch.frames), run.step).total
+        losses["discriminator"] = training.judge_step(run.accelerator, nets.judge, judged)
+    training.update_average(nets.average, nets.model, config.ema, run.step)
     return losses
 
 

@@ -27,6 +27,7 @@ LEVELS = {
     "vfikit.compat": 4,
     "vfikit.recipe": 5,  # the frame of every recipe: loads what the user named
     "vfikit.training": 5,
+    "vfikit.training_run": 6,
     "vfikit.compression": 6,  # the steps that recipes/compress.py and the proof of it share
     "recipes": 7,
     "benchmarks": 7,

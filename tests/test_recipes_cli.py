@@ -46,11 +46,11 @@ def help_of(path: Path) -> str:
     return done.stdout
 
 
-def fields(path: Path) -> dict[str, str]:
-    """{field: its comment or docstring} of the recipe's Config."""
-    config = next(n for n in ast.walk(parse(path)) if isinstance(n, ast.ClassDef) and n.name == "Config")
+def fields(path: Path, name: str = "Config") -> dict[str, str]:
+    """{field: its comment or docstring} of the recipe's Config, and of what it extends."""
+    config = next(n for n in ast.walk(parse(path)) if isinstance(n, ast.ClassDef) and n.name == name)
     lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    found = {}
+    found = fields(Path("vfikit/training_run.py"), "TrainingConfig") if config.bases else {}
     for node, following in zip(config.body, [*config.body[1:], None]):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             said = lines[node.end_lineno - 1].partition("#")[2] if node.end_lineno else ""

@@ -57,7 +57,9 @@ def fine_tune(
     device = next(model.parameters()).device
     parts: dict[str, Any] = {"model": model, "average": average, "optimizer": optimizer}
     torch.manual_seed(fitting.seed + 1)  # whatever was before, as after a resume
-    first = restored(saved, parts)
+    first = 0
+    if saved is not None and saved.exists():
+        first = training.restore(torch.load(saved, map_location="cpu", weights_only=True), parts)
     batches = fitting.task.batches(fitting.data, fitting.batch_size, fitting.crop, fitting.seed + 1, steps, first)
     name = "train" if teacher is None else "fine-tune"
     progress = tqdm(batches, desc=name, initial=first, total=steps, smoothing=0.05)
@@ -75,20 +77,8 @@ def fine_tune(
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.4f}")
         if saved is not None and (step + 1) % SAVE_EVERY == 0:
-            states = {name: part.state_dict() for name, part in parts.items()}
-            training.save_state({"step": step + 1, "rng": torch.get_rng_state(), **states}, saved)
+            training.save_state(training.state_of(step + 1, parts), saved)
     return average.requires_grad_(True)
-
-
-def restored(saved: Path | None, parts: Mapping[str, Any]) -> int:
-    """Gives ``parts`` the state that ``fine_tune`` saved, if it did: the step to go on from."""
-    if saved is None or not saved.exists():
-        return 0
-    state = torch.load(saved, map_location="cpu", weights_only=True)
-    torch.set_rng_state(state["rng"])
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["step"])
 
 
 def distilled(fitting: Fitting, model: nn.Module, teacher: nn.Module | None, batch: Any, share: float) -> Tensor:

@@ -1,50 +1,17 @@
-"""What training recipes share: going on with a saved run, the end of the time allowed, averaged weights."""
+"""How training moves weights: rates over the steps, steps, averages, the state to go on from."""
 
-import json
 import math
-import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from .files import InputError, atomic
+from .files import atomic
 
 Batch = TypeVar("Batch")
-
-
-def settings(
-    config: Any,
-    defaults: Mapping[str, Any],
-    paths: Sequence[str] = ("init",),
-    mine: Sequence[str] = ("minutes", "device"),
-) -> tuple[Any, dict[str, Any] | None]:
-    """The settings that hold (a recipe's dataclass), and the state to go on from, None for a new run.
-
-    Fields named in ``defaults`` are None unless given; a new run takes their defaults, a resumed one (``resume``) what
-    it was begun with unless they are given. All others are the saved run's, but for ``mine``. ``paths`` are saved as
-    text. Raises ``InputError`` for a run that is there already, or that cannot be read.
-    """
-    if config.out is not None and (config.out / "state.pt").exists():
-        raise InputError(f"{config.out}: holds a run already; --resume {config.out} goes on with it")
-    given = {name: value for name in defaults if (value := getattr(config, name)) is not None}
-    if (folder := config.resume) is None:
-        return replace(config, **{**defaults, **given}), None
-    if not (folder / "state.pt").exists():
-        raise InputError(f"{folder / 'state.pt'}: no such file, expected the folder of a run that was saved")
-    try:
-        saved = json.loads((folder / "config.json").read_text())
-        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{folder}: its state cannot be read ({str(error).splitlines()[0]})") from error
-    own = {name: getattr(config, name) for name in mine}
-    as_paths = {name: Path(saved[name]) for name in paths if saved.get(name)}
-    kept = type(config)(**{**saved, **as_paths, "out": folder, "resume": folder})
-    return replace(kept, **own, **given), state
 
 
 def until(end: float, accelerator: Any, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -67,24 +34,38 @@ def learning_rate(lr: float, step: int, steps: int, warmup: int = 0, cosine: boo
     return rate * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))) if cosine else rate
 
 
-def judge_step(
-    optimizer: torch.optim.Optimizer,
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every group of parameters ``rate``, times the group's own ``factor`` where it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+def descend(
     accelerator: Any,
-    losses: dict[str, torch.Tensor],
-    loss: Callable[..., Any],
-    *seen: Any,
-) -> None:
-    """A discriminator's own step: ``loss(*seen).total`` down, which also goes into ``losses``.
+    optimizer: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    parameters: Iterable[nn.Parameter],
+    clip: float = 0.0,
+) -> torch.Tensor:
+    """One step down ``loss``; returns the gradient's norm before it is clipped to ``clip`` (0: it is not)."""
+    accelerator.backward(loss)
+    norm: torch.Tensor = accelerator.clip_grad_norm_(parameters, clip or math.inf)
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
+def judge_step(accelerator: Any, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
+    """A discriminator's own step down ``loss``, which it returns.
 
     It is no part of what accelerate wraps, so its gradients are averaged over processes here.
     """
     optimizer.zero_grad()  # what the generator's term left there
-    judged = loss(*seen)
-    judged.total.backward()
+    loss.backward()
     for parameter in optimizer.param_groups[0]["params"]:
         parameter.grad = accelerator.reduce(parameter.grad, "mean")
     optimizer.step()
-    losses["discriminator"] = judged.total
+    return loss
 
 
 def stepped(
@@ -136,6 +117,24 @@ def average_in(average: nn.Module, model: nn.Module, weight: float) -> None:
     torch._foreach_lerp_(ours, theirs, weight)
     for own, other in zip(average.buffers(), model.buffers(), strict=True):
         own.copy_(other)
+
+
+def state_of(step: int, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``restore`` goes on from: the number of steps done, of ``parts`` their state dicts, the generators'."""
+    random = {"rng": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda_rng"] = torch.cuda.get_rng_state()
+    return {"step": step, **random, **{name: part.state_dict() for name, part in parts.items()}}
+
+
+def restore(state: Mapping[str, Any], parts: Mapping[str, Any]) -> int:
+    """Puts ``parts`` and the generators in a ``state``; returns the number of steps done."""
+    torch.set_rng_state(state["rng"])
+    if "cuda_rng" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda_rng"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["step"])
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
