@@ -57,6 +57,8 @@ class Config:
     """How many times less time, measured on --size, met within 2 % where the machine is that steady."""
     speed: float = 3.0
     """With --ratio, how many times less work for convolutions, at least; 0 leaves it to the densities."""
+    only: tuple[str, ...] = ()
+    """Modules (paths, or names inside paths) that alone are cut; --ratio then counts their parameters, 2 by default."""
     round_to: int = 16
     """Widths that reach it are multiples of it: CPUs compute 16 channels at a time, GPUs 8 in half precision."""
     steps: int = 600
@@ -89,7 +91,9 @@ class Config:
     @property
     def parameters(self) -> float | None:
         """The target for parameters, if that is the target."""
-        return 8.0 if (self.ratio, self.macs, self.latency) == (None, None, None) else self.ratio
+        if (self.ratio, self.macs, self.latency) != (None, None, None):
+            return self.ratio
+        return 2.0 if self.only else 8.0
 
     @property
     def target(self) -> float:
@@ -107,36 +111,31 @@ class Shrunk(NamedTuple):
 def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> Shrunk:
     """Steps 1 to 4."""
     traced = fitting.task.DEFAULTS.traced
-    coupling = compress.couple(full, (*inputs, *traced))
+    coupling = compress.couple(full, (*inputs, *traced)).within(config.only)
     sizes = [(*(x[..., :height, :width] for x in inputs), *traced) for height, width in ((64, 96), (72, 40))]
     change = compress.check_groups(full, coupling.groups, sizes)
     print(f"{len(coupling.groups)} groups of channels; permuting them changes the output by {change:.0e}")
     print(f"1/6 sparsify: {config.sparsifier}")
     whole = config.sparsifier != "obproxsg"
     steps = max(1, config.steps // (4 if whole else 20)) if config.sparsify_steps is None else config.sparsify_steps
-    keep = config.target**-0.5
-    sparse, zero = Sparse(full, [])
-    if steps:
-        sparse, zero = sparsify(fitting, full, coupling.groups, config.sparsifier, keep, steps)
-    print("2/6 density")
+    how = (full, coupling.groups, config.sparsifier, config.target**-0.5, steps)
+    sparse, zero = sparsify(fitting, *how) if steps else Sparse(full, [])
     densities = compress.density(sparse)
-    print(densities.table())
-    print("3/6 plan")
+    print("2/6 density", densities.table(), sep="\n")
     plan = compress.plan(
         *(full, coupling, densities.layers, config.rule),
         ratio=config.parameters,
-        work_ratio=(config.speed or None) if config.parameters else None,
+        work_ratio=(config.speed or None) if config.parameters and not config.only else None,
         inputs=inputs,
         round_to=config.round_to,
         macs_ratio=config.macs,
         latency_ratio=config.latency,
+        modules=config.only,
     )
-    print(plan.table())
-    if plan.missed:
-        print(plan.missed)
+    print("3/6 plan", plan.table(), *([plan.missed] if plan.missed else []), sep="\n")
     print(f"4/6 resize: {config.route}, {plan.parameters:,} parameters")
     if config.route == "rebuild":
-        return Shrunk(recipe.in_layout(compress.rebuild(full, plan.widths)), densities, zero)
+        return Shrunk(recipe.in_layout(compress.rebuild(full, plan.widths, config.only)), densities, zero)
     base = sparse if whole else full  # what died as a whole is removed without a trace
     return Shrunk(recipe.in_layout(slice_to(fitting, base, coupling.groups, plan.counts)), densities, zero)
 
@@ -170,15 +169,13 @@ def resumed(config: Config) -> Config:
     path = config.resume / UNFINISHED / "config.json"
     if not path.exists():
         raise InputError(f"{path}: no such file, expected the folder of a run that was stopped")
-    saved: dict[str, Any] = json.loads(path.read_text())
-    saved = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
+    saved: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(path.read_text()).items()}
     given = saved["checkpoint"] and Path(saved["checkpoint"])
     return Config(**{**saved, "checkpoint": given, "out": config.resume})
 
 
 def measure(config: Config, task: Task, models: list[nn.Module], inputs: Any, test: Any) -> list[compress.Measured]:
     """Cost, measured in turn, and quality on the held-out data."""
-    models = [recipe.in_layout(model) for model in models]
     found = [task.quality(model, test, config.limit or None) for model in models]
     pairs = zip(compress.costs(models, inputs), found, strict=True)
     return [compress.Measured(cost, quality.psnr, quality.ssim) for cost, quality in pairs]
@@ -188,8 +185,7 @@ def starting_point(config: Config, fitting: Fitting, room: Path) -> tuple[nn.Mod
     """The full net and where it is from; trained here where no weights are given nor shipped."""
     given = config.checkpoint or checkpoints.shipped(config.model, config.preset)
     if given is not None:
-        model = recipe.load_model(config.model, config.preset, given, config.device)
-        return recipe.in_layout(model), str(given)
+        return recipe.in_layout(recipe.load_model(config.model, config.preset, given, config.device)), str(given)
     print(f"no shipped weights: training the full net for {config.train_steps} steps first")
     model = recipe.in_layout(build(config.model, config.preset).to(config.device))
     keep_settings(config, room)
@@ -200,12 +196,16 @@ def starting_point(config: Config, fitting: Fitting, room: Path) -> tuple[nn.Mod
 def check(config: Config) -> tuple[Task, Defaults]:
     """What can be seen to be wrong before anything is done; what was left out is as the task has it."""
     recipe.check_device(config.device)
-    with compress.features(recipe.build_on_meta(config.model, config.preset), config.features):
+    bare = recipe.build_on_meta(config.model, config.preset)
+    with compress.features(bare, config.features):
         pass  # modules of unknown names raise
+    for name in config.only:
+        if not any(compress.inside(path, [name]) for path, _ in bare.named_modules()):
+            raise InputError(f"--only {name}: {config.model} has no module of this path or name")
     for name in ("ratio", "macs", "latency", "steps", "train_steps", "batch_size", "crop", "lr", "round_to", "pool"):
         if (value := getattr(config, name)) is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected more than 0")
-    if sum(target is not None for target in (config.ratio, config.macs, config.latency)) > 1:
+    if (config.ratio, config.macs, config.latency).count(None) < 2:
         raise InputError("got several of --ratio, --macs and --latency, expected one target")
     if config.checkpoint is not None and not config.checkpoint.exists():
         raise InputError(f"{config.checkpoint}: no such file")
@@ -234,7 +234,8 @@ def main(config: Config) -> None:
     print(f"6/6 report; PSNR before fine-tuning was {raw:.2f} dB")
     path = folder / "compressed.safetensors"
     checkpoints.save(small, path, compressed_from=source, route=config.route, seed=config.seed)
-    before, after = measure(config, task, [full, checkpoints.load(path, config.device)], inputs, data.test)
+    loaded = recipe.in_layout(checkpoints.load(path, config.device))
+    before, after = measure(config, task, [full, loaded], inputs, data.test)
     facts = {name: getattr(config, name) for name in ("model", "preset", "route", "sparsifier", "rule", "data", "seed")}
     facts |= {"start": source, "checkpoint": str(path), "measured": compress.conditions(inputs)}
     facts |= {"zero_by_step": zero, "psnr_before_fine_tuning": raw, "seconds": round(time.monotonic() - began)}

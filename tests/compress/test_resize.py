@@ -97,6 +97,17 @@ def test_rebuild_is_fresh_and_leaves_the_original():
     assert new(*inputs[0]).shape == net(*inputs[0]).shape
 
 
+def test_a_part_alone_is_rebuilt():
+    net, inputs = make("batch norm")
+    torch.manual_seed(5)
+    new = rebuild(net, widths(net), ["1"])
+    assert torch.equal(new[0].weight, net[0].weight)
+    net[1].running_mean.fill_(3.0)
+    assert rebuild(net, widths(net), ["1"])[1].running_mean.abs().max() == 0
+    assert rebuild(net, widths(net), ["0"])[1].running_mean.min() == 3
+    assert new(*inputs[0]).shape == net(*inputs[0]).shape
+
+
 def test_rebuild_needs_a_way_to_start_anew():
     net = nn.Sequential(nn.Conv2d(3, 4, 1))
     net.register_parameter("scale", nn.Parameter(torch.ones(1)))

@@ -76,6 +76,7 @@ def test_without_weights_it_trains_first_and_says_so(run, tmp_path, monkeypatch)
         (["--ratio", "0"], "--ratio is 0"),
         (["--steps", "0"], "--steps is 0"),
         (["--device", "nothing"], "device nothing"),
+        (["--only", "nothing"], "--only nothing: adacof has no module of this path or name"),
     ],
 )
 def test_wrong_input_is_one_line(run, tmp_path, arguments, message):
@@ -104,6 +105,20 @@ def test_whole_channels_to_a_target_of_macs(run, tmp_path, weights, sparsifier):
     assert f"1/6 sparsify: {sparsifier}" in out
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert abs(content["before"]["macs"] / content["after"]["macs"] / 3 - 1) <= 0.02
+
+
+@pytest.mark.parametrize("route", ["slice", "rebuild"])
+def test_only_a_part_is_cut(run, tmp_path, weights, route):
+    """--ratio is that of its parameters; --route rebuild trains nothing else anew."""
+    chosen = ("--only", "estimator.encoder.4", "heads", "--ratio", 3, "--route", route, "--teacher", 0)
+    code, _, err = run("--checkpoint", weights, *chosen, "--out", tmp_path / "out", *TINY, "--lr", 1e-12)
+    assert code == 0, err
+    full, small = (checkpoints.load(path) for path in (weights, tmp_path / "out" / "compressed.safetensors"))
+    parts = [[net.estimator.encoder[4], net.estimator.heads] for net in (full, small)]
+    before, after = (sum(p.numel() for part in each for p in part.parameters()) for each in parts)
+    assert abs(before / after / 3 - 1) <= 0.02
+    for name, kept in full.estimator.decoder.state_dict().items():
+        torch.testing.assert_close(small.estimator.decoder.state_dict()[name], kept)
 
 
 def test_one_target(run, tmp_path, weights):

@@ -6,7 +6,7 @@ from .coupling import couple
 from .density import Density, density
 from .dhspg import DHSPG
 from .distill import distill, distill_features, fade, features
-from .groups import Coupling, CouplingError, Group, Member
+from .groups import Coupling, CouplingError, Group, Member, inside
 from .hesso import HESSO
 from .hspg import HSPG
 from .obproxsg import OBProxSG, lambda_for
@@ -45,6 +45,7 @@ __all__ = [
     "fade",
     "features",
     "input_moments",
+    "inside",
     "lambda_for",
     "least_missed",
     "magnitude",

@@ -7,18 +7,29 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from .groups import Group
+from .groups import Group, inside
 
 Counts = dict[Group, int]
 
 
 class Budget:
-    """Parameters and multiply-accumulates; ``macs`` by weight (``layer_macs``), ``lanes`` outputs computed at once."""
+    """Parameters and multiply-accumulates; ``macs`` by weight (``layer_macs``), ``lanes`` outputs computed at once.
 
-    def __init__(self, model: nn.Module, groups: Sequence[Group], macs: Mapping[str, int], lanes: int) -> None:
+    Parameters are those of ``modules`` alone (paths, or names inside paths) where there are any.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        macs: Mapping[str, int],
+        lanes: int,
+        modules: Sequence[str] = (),
+    ) -> None:
         self._groups, self._lanes = list(groups), lanes
         shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
         first = np.cumsum([0, *(len(shape) for shape in shapes.values())])[:-1]
+        self._counted = np.array([not modules or inside(name.rpartition(".")[0], modules) for name in shapes])
         row = {name: int(start) for name, start in zip(shapes, first)}  # of a tensor's first axis
         macs = {name: n for name, n in macs.items() if name in row}  # not weights that others make (weight norm)
         self._first = first
@@ -41,7 +52,7 @@ class Budget:
         return self._sizes - self._cuts @ gone
 
     def parameters(self, counts: Mapping[Group, int]) -> float:
-        return float(np.multiply.reduceat(self._left(counts), self._first).sum())
+        return float(np.multiply.reduceat(self._left(counts), self._first) @ self._counted)
 
     def macs(self, counts: Mapping[Group, int]) -> float:
         """In proportion to the weights; what is not in a layer's weights (sampling, products) is not counted."""

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def inside(path: str, modules: Sequence[str]) -> bool:
+    """Whether a module's ``path`` is, or lies in, one of ``modules``: paths, or names that stand somewhere in paths."""
+    return any(f".{name}." in f".{path}." for name in modules)
+
+
 class CouplingError(ValueError):
     """A network that cannot be traced; the message names the module."""
 
@@ -57,12 +62,26 @@ class Coupling:
     groups: tuple[Group, ...]
     kept: dict[tuple[str, int], str]
 
+    def within(self, modules: Sequence[str]) -> "Coupling":
+        """The groups that lie in ``modules`` with all their members: paths, or names inside paths ("temporal").
+
+        All where ``modules`` is empty; ValueError where nothing lies in them.
+        """
+        if not modules:
+            return self
+        free = tuple(group for group in self.groups if all(inside(m.module, modules) for m in group.members))
+        if not free:
+            raise ValueError(f"coupling: no channels that can be cut lie in {', '.join(modules)} alone")
+        return self._only(free)
+
     def without(self, modules: Sequence[str]) -> "Coupling":
         """Without the groups that any of ``modules`` (paths, or prefixes of paths) takes part in."""
 
         def named(member: Member) -> bool:
             return any(f"{member.module}.".startswith(f"{prefix}.") for prefix in modules)
 
-        free = tuple(group for group in self.groups if not any(map(named, group.members)))
+        return self._only(tuple(group for group in self.groups if not any(map(named, group.members))))
+
+    def _only(self, free: tuple[Group, ...]) -> "Coupling":
         excluded = {(m.tensor, m.axis): "excluded" for g in self.groups for m in g.members if g not in free}
         return Coupling(free, {**self.kept, **excluded})

@@ -53,6 +53,7 @@ def plan(
     floor: float = 1 / 8,
     macs_ratio: float | None = None,
     latency_ratio: float | None = None,
+    modules: Sequence[str] = (),
 ) -> Plan:
     """Widths for ``model`` from its layers' ``densities`` (``density(model).layers``), coupled channels in step.
 
@@ -65,7 +66,8 @@ def plan(
     (``macs_ratio``) or the time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. All
     shares are raised to one power, and single units given back. Beside ``ratio``, ``work_ratio`` cuts groups with more
     work than parameters further, such that work falls by as much, or as far as the floors allow. A target that they do
-    not allow raises ``ValueError``.
+    not allow raises ``ValueError``. Only what lies in ``modules`` (paths, or names inside paths) is cut, and ``ratio``
+    counts their parameters, where there are any.
 
     Work is multiply-accumulates with output widths rounded up to ``round_to``: 16 is measured as fast on AVX-512 CPUs
     (25 outputs cost as much as 32), 8 on GPUs in half precision. Widths are rounded to multiples of it, below it of a
@@ -76,10 +78,11 @@ def plan(
         raise ValueError("plan: expected one of ratio, macs_ratio and latency_ratio, and work_ratio beside ratio alone")
     if not inputs and (rule == "latency" or any((work_ratio, macs_ratio, latency_ratio))):
         raise ValueError("plan: got no inputs, expected them for work, multiply-accumulates and latency")
+    coupling = coupling.within(modules)
     _check(rule, coupling.groups, densities)
     bare = copy.deepcopy(model).to("meta")
     macs_by_weight = {f"{path}.weight": n for path, n in layer_macs(bare, inputs).items()} if inputs else {}
-    budget = Budget(bare, coupling.groups, macs_by_weight, round_to)
+    budget = Budget(bare, coupling.groups, macs_by_weight, round_to, modules)
     if rule == "latency":
         family = _by_latency(model, coupling.groups, inputs, budget, round_to, floor)
     else:

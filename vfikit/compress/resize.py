@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from .groups import inside
+
 Model = TypeVar("Model", bound=nn.Module)
 Width = dict[str, int]
 # Integers that modules other than layers keep, under these names: how many heads, and how many channels go in or out.
@@ -65,14 +67,18 @@ def resize(model: Model, widths: Mapping[str, Width]) -> Model:
     return model
 
 
-def rebuild(model: Model, widths: Mapping[str, Width]) -> Model:
+def rebuild(model: Model, widths: Mapping[str, Width], modules: Sequence[str] = ()) -> Model:
     """A copy of ``model`` at these widths with fresh weights throughout: CDFI's route, training from scratch.
 
-    Every module that has tensors of its own must have ``reset_parameters``; one that has not raises ``ValueError``.
+    ``modules`` (paths, or names inside paths) are the only ones with fresh weights, where there are any. Every module
+    with tensors of its own must have ``reset_parameters``; one that has not raises ``ValueError``.
     """
     small = resize(copy.deepcopy(model), widths)
-    modules = list(small.named_modules())
-    for path, module in reversed(modules):  # from the leaves up: a whole net's own rule has the last word
+    for path, module in reversed(
+        list(small.named_modules())
+    ):  # from the leaves up: a whole net's own rule has the last word
+        if modules and not inside(path, modules):
+            continue
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
         elif any(True for _ in module.parameters(recurse=False)):

@@ -25,7 +25,7 @@ __all__ = [
     "split",
 ]
 
-DEFAULTS = Defaults(batch_size=2, crop=48, size=(64, 64), pool=64, lr=1e-3)
+DEFAULTS = Defaults(batch_size=2, crop=32, size=(64, 64), pool=64, lr=1e-3)
 FRAMES = 4  # of a clip that a net is compressed on
 
 
