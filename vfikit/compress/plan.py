@@ -58,28 +58,25 @@ def plan(
     """Widths for ``model`` from its layers' ``densities`` (``density(model).layers``), coupled channels in step.
 
     ``consumer``: a width times the density of the densest layer that reads it (the rule that meets CDFI's published
-    networks). ``sqrt-min``, ``sqrt-max``: every layer's in and out times the root of its density, the least or the
-    greatest of what its writers and readers ask (CDFI's extended paper). ``latency``: layers are timed, and what loses
-    the least weight for a millisecond is cut first.
+    networks). ``sqrt-min``, ``sqrt-max``: every layer's in and out times the root of its density, the least or greatest
+    that its writers and readers ask. ``latency``: layers are timed; what loses least weight a millisecond goes first.
 
     One target may be given, and is met within 2 %, or ``missed`` says so: parameters (``ratio``), multiply-accumulates
     (``macs_ratio``) or the time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. All
     shares are raised to one power, and single units given back. Beside ``ratio``, ``work_ratio`` cuts groups with more
-    work than parameters further, such that work falls by as much, or as far as the floors allow. A target that they do
-    not allow raises ``ValueError``. Only what lies in ``modules`` (paths, or names inside paths) is cut, and ``ratio``
-    counts their parameters, where there are any.
+    work than parameters further, until work falls by as much or all is at the floor; a target below raises ValueError.
+    With ``modules`` (paths, or names inside paths), only what lies in them is cut, and ``ratio`` counts theirs.
 
     Work is multiply-accumulates with output widths rounded up to ``round_to``: 16 is measured as fast on AVX-512 CPUs
     (25 outputs cost as much as 32), 8 on GPUs in half precision. Widths are rounded to multiples of it, below it of a
     quarter, but for the last per cent of a target; no group falls under ``floor`` of its width, nor under one unit.
     """
-    targets = [target for target in (ratio, macs_ratio, latency_ratio) if target is not None]
-    if len(targets) > 1 or (work_ratio is not None and ratio is None):
+    targets = 3 - (ratio, macs_ratio, latency_ratio).count(None)
+    if targets > 1 or (work_ratio is not None and ratio is None):
         raise ValueError("plan: expected one of ratio, macs_ratio and latency_ratio, and work_ratio beside ratio alone")
     if not inputs and (rule == "latency" or any((work_ratio, macs_ratio, latency_ratio))):
         raise ValueError("plan: got no inputs, expected them for work, multiply-accumulates and latency")
-    coupling = coupling.within(modules)
-    _check(rule, coupling.groups, densities)
+    coupling = _checked(rule, coupling.within(modules), densities)
     bare = copy.deepcopy(model).to("meta")
     macs_by_weight = {f"{path}.weight": n for path, n in layer_macs(bare, inputs).items()} if inputs else {}
     budget = Budget(bare, coupling.groups, macs_by_weight, round_to, modules)
@@ -119,12 +116,13 @@ def _measured(
     return family(1.0, 0.0), None
 
 
-def _check(rule: Rule, groups: Sequence[Group], densities: Mapping[str, float]) -> None:
+def _checked(rule: Rule, coupling: Coupling, densities: Mapping[str, float]) -> Coupling:
     if rule not in RULES:
         raise ValueError(f"plan: rule is {rule!r}, expected one of {', '.join(RULES)}")
-    missing = {m for group in groups for role in ("in", "out") for m in group.modules(role)} - densities.keys()
+    missing = {m for group in coupling.groups for role in ("in", "out") for m in group.modules(role)} - densities.keys()
     if missing and rule != "latency":
         raise ValueError(f"plan: no density of {sorted(missing)[0]}, expected one of every layer in a group")
+    return coupling
 
 
 def _cut(model: nn.Module, counts: Counts) -> nn.Module:
