@@ -26,6 +26,7 @@ from vfikit.files import InputError
 from vfikit.losses import VideoAutoencoderLoss
 from vfikit.metrics import LPIPS
 from vfikit.models import build
+from vfikit.tasks import clips
 from vfikit.tasks import lvdm as task
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
@@ -135,7 +136,7 @@ def main(config: Config) -> None:
     run = TrainingRun("train_lvdm", config, accelerate, nets.kept, state)
     frames, strides = task.clip_frames(nets.average, config.stage), (config.stride,)
     plan = (config.batch_size, config.size, config.seed, config.steps, run.step, run.shard, frames, strides)
-    with run.over(task.batches(data, *plan)) as left:
+    with run.over(clips.batches(data, *plan)) as left:
         for batch in left:
             run.done(take_step(run, nets, batch.frames.to(accelerate.device)))
             if run.due(config.save_every):

@@ -26,6 +26,7 @@ from vfikit.metrics import LPIPS
 from vfikit.models import build
 from vfikit.models.text import encode_text
 from vfikit.models.video_ldm.schedule import BETWEEN
+from vfikit.tasks import clips
 from vfikit.tasks import video_ldm as task
 from vfikit.tasks.video_ldm_stages import StageLoss, trained
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
@@ -135,7 +136,7 @@ def main(config: Config) -> None:
     frames = BETWEEN + 1 if between else config.frames or numbers.frames
     strides = (BETWEEN * config.stride, config.stride) if between else (config.stride,)
     plan = (config.batch_size, config.crop, config.seed, config.steps, run.step, run.shard, frames, strides)
-    with run.over(task.batches(data, *plan)) as left:
+    with run.over(clips.batches(data, *plan)) as left:
         for batch in left:
             run.done(take_step(config, run, nets, batch, text_of(nets.model, data, batch)))
             if run.due(config.save_every):

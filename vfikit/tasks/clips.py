@@ -56,8 +56,8 @@ def split(
     size: tuple[int, int],
     pool: int,
     seed: int,
-    watch: Callable[[Iterable[int]], Iterable[int]],
-    frames: int,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+    frames: int = 16,
 ) -> Split:
     """Clips to train on and others held out; synthetic ones, of ``frames``, are kept in memory."""
     train = open_clips(spec, "train", (crop, crop), seed)
@@ -81,6 +81,8 @@ def batches(
     Each step depends on ``seed`` and its number alone, so training resumes by ``start``. ``shard`` (rank, world) gives
     each of several processes its own part of a batch that is ``world`` times larger.
     """
+    if not len(data):
+        raise ValueError("batches: there are no clips, expected at least one")
     rank, world = shard
     step, generator = start, torch.Generator()
     while steps is None or step < steps:
@@ -105,7 +107,7 @@ def _crop(clip: Tensor, side: int | None, generator: torch.Generator) -> Tensor:
     return clip[..., top : top + side, left : left + side]
 
 
-def example(data: Clips, frames: int) -> ClipBatch:
+def example(data: Clips, frames: int = 16) -> ClipBatch:
     """The first clip as a batch of one."""
     nothing = torch.zeros(1, dtype=torch.int64)
     return ClipBatch(data.read(0, frames)[None], nothing, nothing)
@@ -129,3 +131,17 @@ def measured(
         rows.append({"name": data.name(index), **found})
     means = {name: sum(row[name] for row in rows) / len(rows) for name in ("psnr", "ssim")}
     return Quality(**means, per_clip=rows)
+
+
+def quality(model: Any, data: Clips, limit: int | None = None, frames: int = 16) -> Quality:
+    """How near the first ``limit`` clips are to themselves, noised as ``model(clip, noise=...)`` does and denoised.
+
+    The noise of a clip is the same at every call.
+    """
+
+    def denoised(clip: Tensor, index: int) -> Tensor:
+        generator = torch.Generator().manual_seed(index)
+        made: Tensor = model(clip, noise=torch.randn(model.encode(clip).shape, generator=generator).to(clip))
+        return made
+
+    return measured(denoised, data, frames, limit, next(model.parameters()).device)

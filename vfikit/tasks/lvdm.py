@@ -1,6 +1,7 @@
 """What training, measuring and compressing need to know of LVDM: clips, masks, a loss a stage, a quality."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from ..models.lvdm import LVDMNet
 from ..models.lvdm.masks import given_mask
 from . import clips
 from .clips import ClipBatch, Quality, inputs, measured
-from .task import Defaults, Split
+from .task import Defaults
 
 __all__ = [
     "DEFAULTS",
@@ -37,36 +38,10 @@ LEVELS = 250  # of noise on given latents
 TIMES = (50, 250, 500, 750, 950)  # at which denoising is measured
 
 
-def split(
-    spec: str,
-    crop: int,
-    size: tuple[int, int],
-    pool: int,
-    seed: int,
-    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Split:
-    """Clips to train on and others held out; synthetic ones are kept in memory."""
-    return clips.split(spec, crop, size, pool, seed, watch, FRAMES)
-
-
-def batches(
-    data: Clips,
-    batch_size: int,
-    crop: int | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    start: int = 0,
-    shard: tuple[int, int] = (0, 1),
-    frames: int = FRAMES,
-    strides: Sequence[int] = (1,),
-) -> Iterator[ClipBatch]:
-    """See ``clips.batches``."""
-    return clips.batches(data, batch_size, crop, seed, steps, start, shard, frames, strides)
-
-
-def example(data: Clips) -> ClipBatch:
-    """The first clip as a batch of one."""
-    return clips.example(data, FRAMES)
+split = partial(clips.split, frames=FRAMES)
+batches = partial(clips.batches, frames=FRAMES)
+example = partial(clips.example, frames=FRAMES)
+quality = partial(clips.quality, frames=FRAMES)  # noised to a fifth of all times, denoised in one step
 
 
 def key_step(model: LVDMNet) -> int:
@@ -186,17 +161,6 @@ def distilled(model: LVDMNet, teacher: LVDMNet | None, batch: ClipBatch, share: 
     with torch.no_grad():
         wanted = teacher(frames, noise=noise)
     return total + share * distill(model(frames, noise=noise), wanted)
-
-
-def quality(model: LVDMNet, data: Clips, limit: int | None = None, frames: int = FRAMES) -> Quality:
-    """How near the first ``limit`` clips are to themselves, noised to a fifth of all times and denoised in one step."""
-
-    def denoised(clip: Tensor, index: int) -> Tensor:
-        generator = torch.Generator().manual_seed(index)
-        made: Tensor = model(clip, noise=torch.randn(model.encode(clip).shape, generator=generator).to(clip))
-        return made
-
-    return measured(denoised, data, frames, limit, next(model.parameters()).device)
 
 
 def reconstructed(model: LVDMNet, data: Clips, limit: int | None = None, frames: int = FRAMES) -> Quality:

@@ -1,16 +1,15 @@
 """What training, measuring and compressing need to know of Video-LDM: clips, a loss a stage, a quality."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..compress import distill
-from ..data import Clips
 from ..models.video_ldm import VideoLDMNet
 from . import clips
-from .clips import ClipBatch, Quality, inputs, measured
-from .task import Defaults, Split
+from .clips import ClipBatch, Quality, inputs
+from .task import Defaults
 
 __all__ = [
     "DEFAULTS",
@@ -29,36 +28,10 @@ DEFAULTS = Defaults(batch_size=2, crop=32, size=(64, 64), pool=64, lr=1e-3)
 FRAMES = 4  # of a clip that a net is compressed on
 
 
-def split(
-    spec: str,
-    crop: int,
-    size: tuple[int, int],
-    pool: int,
-    seed: int,
-    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Split:
-    """Clips to train on and others held out; synthetic ones are kept in memory."""
-    return clips.split(spec, crop, size, pool, seed, watch, FRAMES)
-
-
-def batches(
-    data: Clips,
-    batch_size: int,
-    crop: int | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    start: int = 0,
-    shard: tuple[int, int] = (0, 1),
-    frames: int = FRAMES,
-    strides: Sequence[int] = (1,),
-) -> Iterator[ClipBatch]:
-    """See ``clips.batches``."""
-    return clips.batches(data, batch_size, crop, seed, steps, start, shard, frames, strides)
-
-
-def example(data: Clips) -> ClipBatch:
-    """The first clip as a batch of one."""
-    return clips.example(data, FRAMES)
+split = partial(clips.split, frames=FRAMES)
+batches = partial(clips.batches, frames=FRAMES)
+example = partial(clips.example, frames=FRAMES)
+quality = partial(clips.quality, frames=FRAMES)  # noised to 0.3 of all times, denoised in one step
 
 
 def loss(model: VideoLDMNet, batch: ClipBatch) -> Tensor:
@@ -83,14 +56,3 @@ def distilled(model: VideoLDMNet, teacher: VideoLDMNet | None, batch: ClipBatch,
     with torch.no_grad():
         wanted = teacher(batch.frames, t, noise)
     return total + share * distill(made, wanted)
-
-
-def quality(model: VideoLDMNet, data: Clips, limit: int | None = None, frames: int = FRAMES) -> Quality:
-    """How near the first ``limit`` clips are to themselves, noised to 0.3 of all times and denoised in one step."""
-
-    def denoised(clip: Tensor, index: int) -> Tensor:
-        generator = torch.Generator().manual_seed(index)
-        made: Tensor = model(clip, noise=torch.randn(model.encode(clip).shape, generator=generator).to(clip))
-        return made
-
-    return measured(denoised, data, frames, limit, next(model.parameters()).device)
