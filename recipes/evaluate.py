@@ -1,7 +1,9 @@
-"""Measures an interpolation model on triplets: PSNR, SSIM, interpolation error, LPIPS, FloLPIPS, FID.
+"""Measures an interpolation model on triplets (PSNR, SSIM, interpolation error, LPIPS, FloLPIPS, FID), or one that
+fills holes on clips (PSNR, SSIM, VFID, warping error, flicker, multiply-adds).
 
     python recipes/evaluate.py --baselines average
     python recipes/evaluate.py --model cdfi --preset published --checkpoint cdfi.pth --data PATH
+    python recipes/evaluate.py --model e2fgvi-hq --checkpoint e2fgvi.safetensors --baselines still,flow,exact_flow
     python recipes/evaluate.py --model ldmvfi --checkpoint ldmvfi.safetensors --steps 1 2 4 8 20 50 200
 
 Frames are read unaugmented. All metrics are of the frame as an 8-bit file holds it, but psnr_raw, which is of the raw
@@ -9,21 +11,19 @@ output; docs/train-and-evaluate.md says what each is. Writes report.json and rep
 the table of means and where they are.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vfikit import checkpoints, recipe
-from vfikit.data import open_triplets
-from vfikit.files import InputError, atomic, write_json
-from vfikit.tasks import TASKS, interpolation, judges, latent_interpolation
+from vfikit import checkpoints, evaluation, recipe
+from vfikit.data import open_clips, open_triplets
+from vfikit.files import InputError, atomic
+from vfikit.tasks import TASKS, inpainting, inpainting_quality, interpolation, judges, latent_interpolation
 
 ALL = (*interpolation.METRICS, *judges.NEEDS)
 USUAL = ("psnr", "psnr_raw", "ssim", "ssim_gaussian", "ie", "nie", "lpips_unscaled", "lpips_scaled")
@@ -52,14 +52,23 @@ class Config:
     lpips_alex_weights: str | None = None
     """For lpips_alex and flolpips: the same with AlexNet."""
     pwcnet_weights: Path | None = None
-    """For flolpips: PWC-Net's published weights (NVlabs', for non-commercial use)."""
+    """For flolpips, and e_warp of clips: PWC-Net's published weights (NVlabs', for non-commercial use)."""
     inception_weights: Path | None = None
     """For fid: pt_inception-2015-12-05 (.pth)."""
+    i3d_weights: Path | None = None
+    """For vfid: I3D's on Kinetics, RGB (.pth)."""
+    resize: tuple[int, int] | None = None
+    """Height and width that clips are resized to; published: 240 432."""
+    frames: int | None = None
+    """Frames to take of each clip; all where left out."""
+    published: bool = False
+    """Fill clips as the published program does: all references, its padding, rounding and blending."""
     steps: tuple[int, ...] = ()
     """Numbers of denoising steps to measure one by one, of a model that samples (ldmvfi): a curve of quality and time,
     beside frames decoded from a latent of zeros and of noise."""
     baselines: str = ""
-    """average, repeat or average,repeat: also measure the mean of the two frames, or the first one."""
+    """average, repeat or average,repeat: also measure the mean of the two frames, or the first one. Of clips: still,
+    flow, exact_flow: holes filled from other frames as if nothing moved, along the model's own flows, or exact ones."""
     limit: int | None = None
     """Triplets to measure; all where left out."""
     seed: int = 0
@@ -79,9 +88,9 @@ def names(text: str, what: str, known: tuple[str, ...]) -> list[str]:
     return parts
 
 
-def load_weights(config: Config) -> dict[str, dict[str, Tensor]]:
-    """The state dicts that were given, by name of ``judges.WEIGHTS``."""
-    given = {name: getattr(config, f"{name}_weights") for name in judges.WEIGHTS}
+def load_weights(config: Config, kinds: tuple[str, ...]) -> dict[str, dict[str, Tensor]]:
+    """The state dicts that were given, by name of ``kinds``."""
+    given = {name: getattr(config, f"{name}_weights") for name in kinds}
     return {name: load_judge(name, path) for name, path in given.items() if path is not None}
 
 
@@ -134,27 +143,25 @@ def draw(steps: Sequence[int], means: dict[str, dict[str, float]], path: Path) -
     plt.close(figure)
 
 
-def finite(value: Any) -> Any:
-    """JSON has no infinity; a perfect frame's PSNR is written as a word."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def table(metrics: list[str], rows: dict[str, dict[str, float]]) -> str:
-    """A Markdown table, one line a method."""
-    lines = ["| | " + " | ".join(metrics) + " |", "| --- |" + " ---: |" * len(metrics)]
-    for name, row in rows.items():
-        cells = [f"{row[m]:.{2 if m.startswith('psnr') else 4}f}" if m in row else "not computed" for m in metrics]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main(config: Config) -> None:
+    of_clips = TASKS.get(config.model) is inpainting
+    measured = measure_clips(config) if of_clips else measure_triplets(config)
+    folder = recipe.out_folder("evaluate", config.out)
+    evaluation.write(folder, f"{config.model} ({config.preset}) on {config.data}", asdict(config), measured)
+    if config.steps:
+        draw(config.steps, measured.means, folder / "steps.png")
+        print(f"the curve of quality and time by steps is {folder / 'steps.png'}")
+    print(f"report.json and report.md are in {folder}")
+
+
+def measure_triplets(config: Config) -> evaluation.Measured:
+    """Of a model that makes the frame between two."""
     chosen = None if config.metrics is None else names(config.metrics, "metrics", ALL)
     check_steps(config, chosen)
     baselines = names(config.baselines, "baselines", tuple(interpolation.BASELINES))
     data = open_triplets(config.data, "test", config.size, config.seed)
     model = recipe.load_model(config.model, config.preset, config.checkpoint, config.device)
-    judged = judges.Judges(load_weights(config), config.device)
+    judged = judges.Judges(load_weights(config, judges.WEIGHTS), config.device)
     wanted = chosen or [name for name in ALL if name in USUAL or name in judged.names]
     computed = [name for name in wanted if name in interpolation.METRICS or name in judged.names]
     methods: dict[str, Callable[[Tensor, Tensor], Tensor]] = {config.model: model}
@@ -164,7 +171,7 @@ def main(config: Config) -> None:
     count = min(len(data), config.limit or len(data))
     if "fid" in computed and count < 2:
         raise InputError(f"fid: got {count} image, expected at least two")
-    rows: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[evaluation.Row]] = {}
     means: dict[str, dict[str, float]] = {}
     for name, method in methods.items():
         timed = Timed(method)
@@ -175,7 +182,43 @@ def main(config: Config) -> None:
         if judged.fid is not None and "fid" in computed:
             means[name]["fid"] = judged.fid.compute()
     shown = ["seconds"] if config.steps else []
-    write(config, wanted + shown, computed + shown, rows, means)
+    return evaluation.Measured("image", wanted + shown, computed + shown, ("fid",), judges.NEEDS, rows, means, {})
+
+
+def measure_clips(config: Config) -> evaluation.Measured:
+    """Of a model that fills holes in clips."""
+    if config.steps:
+        raise InputError(f"--steps: got {config.steps} for {config.model}, expected numbers for a model that samples")
+    wanted = list(inpainting_quality.METRICS)
+    if config.metrics is not None:
+        wanted = names(config.metrics, "metrics", inpainting_quality.METRICS)
+    synthetic = config.data == "synthetic"
+    clips = open_clips(config.data, "test", (config.size, config.size) if synthetic else None, config.seed)
+    data = inpainting_quality.HoledClips(clips, config.resize, config.frames)
+    model = recipe.load_model(config.model, config.preset, config.checkpoint, config.device)
+    known = inpainting_quality.baselines(model)
+    baselines = names(config.baselines, "baselines", tuple(known))
+    exact = synthetic and config.resize is None
+    if "exact_flow" in baselines and not exact:
+        raise InputError("--baselines exact_flow: flows are known of synthetic clips alone, at their own size")
+    weights = load_weights(config, inpainting_quality.WEIGHTS)
+    judged = inpainting_quality.Judges(weights, config.device, exact)
+    computed = [name for name in wanted if name not in inpainting_quality.NEEDS or name in judged.names]
+    count = min(len(data), config.limit or len(data))
+    if "vfid" in computed and count < 2:
+        raise InputError(f"vfid: got {count} clip, expected at least two")
+    methods = {config.model: inpainting_quality.filling(model, config.published)}
+    methods |= {name: known[name] for name in baselines}
+    rows: dict[str, list[evaluation.Row]] = {}
+    means: dict[str, dict[str, float]] = {}
+    for name, method in methods.items():
+        measured = inpainting_quality.measure(method, data, computed, judged, config.limit)
+        rows[name] = list(tqdm(measured, desc=name, total=count))
+        means[name] = inpainting_quality.means(rows[name])
+        if judged.vfid is not None and "vfid" in computed:
+            means[name]["vfid"] = judged.vfid.compute()
+    extra = {"multiply-adds of 5 + 3 frames 432x240 (G)": inpainting_quality.multiply_adds(model)}
+    return evaluation.Measured("clip", wanted, computed, ("vfid",), inpainting_quality.NEEDS, rows, means, extra)
 
 
 def check_steps(config: Config, metrics: list[str] | None) -> None:
@@ -184,44 +227,6 @@ def check_steps(config: Config, metrics: list[str] | None) -> None:
         raise InputError(f"--steps: got {config.steps} for {config.model}, expected numbers for a model that samples")
     if config.steps and metrics is not None and "psnr" not in metrics:
         raise InputError("--steps: got --metrics without psnr, expected it for the curve")
-
-
-def write(
-    config: Config,
-    wanted: list[str],
-    computed: list[str],
-    rows: dict[str, list[dict[str, Any]]],
-    means: dict[str, dict[str, float]],
-) -> None:
-    """report.json and report.md, and the means to the screen."""
-    folder = recipe.out_folder("evaluate", config.out)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
-    missing = [name for name in wanted if name not in computed]
-    write_json(
-        folder / "report.json",
-        {
-            "config": settings,
-            "images": len(rows[config.model]),
-            "not_computed": missing,
-            "mean": {name: {key: finite(value) for key, value in row.items()} for name, row in means.items()},
-            "per_image": {
-                name: [{key: finite(value) for key, value in row.items()} for row in found]
-                for name, found in rows.items()
-            },
-        },
-    )
-    each = {row["name"]: row for row in rows[config.model]}
-    title = f"# {config.model} ({config.preset}) on {config.data}: means over {len(each)} images"
-    needed = [f"`--{need.replace('_', '-')}-weights`" for name in missing for need in judges.NEEDS[name]]
-    note = f"\n\nNot computed: {', '.join(missing)}; see {', '.join(dict.fromkeys(needed))}." if missing else ""
-    single = [name for name in wanted if name != "fid"]
-    with atomic(folder / "report.md") as path:
-        path.write_text(f"{title}\n\n{table(wanted, means)}{note}\n\n## Per image\n\n{table(single, each)}\n")
-    print(table(wanted, means))
-    if config.steps:
-        draw(config.steps, means, folder / "steps.png")
-        print(f"the curve of quality and time by steps is {folder / 'steps.png'}")
-    print(f"report.json and report.md are in {folder}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ LEVELS = {
     "vfikit.recipe": 5,  # the frame of every recipe: loads what the user named
     "vfikit.training": 5,
     "vfikit.training_run": 6,
+    "vfikit.evaluation": 5,  # the report of recipes/evaluate.py
     "vfikit.compression": 6,  # the steps that recipes/compress.py and the proof of it share
     "recipes": 7,
     "benchmarks": 7,

@@ -1,5 +1,7 @@
 import json
 import random
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,14 @@ def davis(tmp_path: Path) -> Path:
     (lists / "train.txt").write_text("bear\ndog\n")
     (lists / "val.txt").write_text("camel\n")
     return tmp_path
+
+
+def zipped(folder: Path, archive: Path, within: str = "") -> None:
+    """Packs a folder's frames, and takes it away."""
+    with zipfile.ZipFile(archive, "w") as file:
+        for frame in sorted(folder.iterdir(), reverse=True):
+            file.write(frame, f"{within}{frame.name}")
+    shutil.rmtree(folder)
 
 
 def names(folders: list[Path]) -> list[str]:
@@ -89,3 +99,26 @@ def test_a_folder_without_masks_is_refused(tmp_path: Path) -> None:
         ObjectMasks(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         ObjectMasks(tmp_path / "nowhere")
+
+
+def test_zipped_frames_are_read_as_their_folders_are(tmp_path: Path) -> None:
+    """As the prepared data sets of video inpainting hold them, with or without a folder inside."""
+    frames = tmp_path / "JPEGImages"
+    for name in ("a", "b", "c"):
+        write(frames / name)
+    (tmp_path / "train.json").write_text(json.dumps({"a": 6, "b": 6}))
+    (tmp_path / "test.json").write_text(json.dumps({"c": 6}))
+    as_folders = open_clips(str(tmp_path), "train", (12, 16)).read(0, 4, place=1.0)
+    for name, within in (("a", ""), ("b", "b/"), ("c", "")):
+        zipped(frames / name, frames / f"{name}.zip", within)
+    clips = open_clips(str(tmp_path), "train", (12, 16))
+    assert [clips.name(index) for index in range(len(clips))] == ["a", "b"]
+    assert all(torch.equal(clips.read(index, 4, place=1.0), as_folders) for index in (0, 1))
+    assert [path.stem for path in sequences(tmp_path, "test")] == ["c"]
+    assert len(open_clips(str(frames), "all", (12, 16))) == 3
+
+
+def test_a_broken_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"none")
+    with pytest.raises(InputError, match=r"a\.zip: cannot be read as a \.zip of frames"):
+        open_clips(str(tmp_path), "all")

@@ -158,3 +158,39 @@ def test_steps_are_for_models_that_sample(tmp_path: Path) -> None:
     done = recipe(SCRIPT, "--steps", "2", "--out", "out", folder=tmp_path)
     assert done.code == 2
     assert "--steps: got (2,) for adacof, expected numbers for a model that samples" in done.stderr
+
+
+def test_clips_with_holes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    checkpoints.save(build("e2fgvi-hq", "small"), tmp_path / "net.safetensors")
+    given = ("--model", "e2fgvi-hq", "--size", "66", "--frames", "2", "--limit", "2", "--out", "out")
+    done = evaluate(tmp_path, *given, "--baselines", "still,exact_flow")
+    assert done.code == 0, done.stderr
+    found = report(tmp_path)
+    assert found["clips"] == 2
+    assert found["not_computed"] == ["vfid"]
+    assert found["mean"].keys() == {"e2fgvi-hq", "still", "exact_flow"}
+    wanted = {"psnr", "ssim", "ssim_wide", "psnr_hole", "flicker", "e_warp"}
+    assert all(row.keys() == wanted for row in found["mean"].values())
+    assert found["multiply-adds of 5 + 3 frames 432x240 (G)"] > 1
+    assert "Not computed: vfid; see `--i3d-weights`." in (tmp_path / "out/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--steps", "2"), "--steps: got (2,) for e2fgvi-hq"),
+        (("--baselines", "average"), "got 'average', expected some of still, flow, exact_flow"),
+        (("--baselines", "exact_flow", "--resize", "32", "32"), "flows are known of synthetic clips alone"),
+        (("--metrics", "fid"), "got 'fid', expected some of psnr"),
+        (("--i3d-weights", "vgg.pth"), "I3D weights lack"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_wrong_input_about_clips(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    checkpoints.save(build("e2fgvi-hq", "small"), tmp_path / "net.safetensors")
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg.pth")
+    done = evaluate(tmp_path, "--model", "e2fgvi-hq", "--limit", "1", *arguments)
+    assert done.code == 2, done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..files import InputError
-from .folders import folders, numbered_frames
+from .folders import clips, folders, numbered_frames, opened
 from .images import read_image
 from .synthetic import Scenes
 from .video_objects import sequences
@@ -72,6 +72,12 @@ class SyntheticClips(Dataset[Tensor]):
         seen = times(_SCENE)
         return self.scenes.scene(index).frames([seen[frame] for frame in choose(_SCENE)])
 
+    def flows(self, index: int, choose: Callable[[int], Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """The exact flows (T - 1, 2, H, W) in pixels between the frames that ``pick`` gives: ahead, and back."""
+        seen, scene = times(_SCENE), self.scenes.scene(index)
+        pairs = list(itertools.pairwise(seen[frame] for frame in choose(_SCENE)))
+        return torch.stack([scene.flow(a, b) for a, b in pairs]), torch.stack([scene.flow(b, a) for a, b in pairs])
+
 
 def times(num_frames: int, stride: int = 1) -> list[float]:
     """When a synthetic scene is seen: a quarter of its unit of time a frame, around its middle."""
@@ -79,7 +85,7 @@ def times(num_frames: int, stride: int = 1) -> list[float]:
 
 
 class Source(NamedTuple):
-    """A video file, or the folder of a clip's frames, and what is said of it."""
+    """A video file, or the folder or .zip of a clip's frames, and what is said of it."""
 
     path: Path
     caption: str = ""
@@ -118,12 +124,10 @@ class FileClips(Dataset[Tensor]):
     def pick(self, index: int, choose: Callable[[int], Sequence[int]]) -> Tensor:
         """The frames that ``choose`` names, told how many the clip has."""
         path = self.sources[index].path
-        wanted = choose(len(numbered_frames(path)) if path.is_dir() else _frames_in(path))
-        if path.is_dir():
-            files = numbered_frames(path)
-            frames = torch.stack([read_image(files[i]).float() / 255 for i in wanted])
+        if files := numbered_frames(opened(path)):
+            frames = torch.stack([read_image(files[i]).float() / 255 for i in choose(len(files))])
         else:
-            frames = _video_frames(path, wanted)
+            frames = _video_frames(path, choose(_frames_in(path)))
         return frames if self.size is None else cover(frames, self.size)
 
 
@@ -139,21 +143,21 @@ def cover(frames: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def open_clips(
-    spec: str, split: str = "train", size: tuple[int, int] = (64, 64), seed: int = 0
+    spec: str, split: str = "train", size: tuple[int, int] | None = (64, 64), seed: int = 0
 ) -> SyntheticClips | FileClips:
-    """The clips that ``spec`` names, each ``size`` (height, width).
+    """The clips that ``spec`` names, each ``size`` (height, width); None: files' own, of synthetic ones 64.
 
-    ``synthetic``; a folder of videos, or of folders of numbered frames, at any depth: UCF-101, Sky Timelapse and TaiChi
-    as they are published (frames are read at the stride asked for, where LVDM's readers take neighbours); a list as
-    WebVid's, a ``.csv`` whose columns are ``videoid``, ``page_dir`` and ``name`` (the caption), the videos beside it in
-    ``videos/``, or ``path`` and ``caption``. Of files, ``split`` "test" is every tenth, "train" the others, "all" all.
-    Raises InputError.
+    ``synthetic``; a folder of videos, or of folders or .zip files of numbered frames, at any depth: UCF-101, Sky
+    Timelapse and TaiChi as they are published (frames are read at the stride asked for, where LVDM's readers take
+    neighbours); YouTube-VOS, DAVIS, or either as prepared for video inpainting; a list as WebVid's, a ``.csv`` whose
+    columns are ``videoid``, ``page_dir`` and ``name`` (the caption), the videos beside it in ``videos/``, or ``path``
+    and ``caption``. Of files, ``split`` "test" is every tenth, "train" the others, "all" all. Raises InputError.
     """
     if split not in ("train", "test", "all"):
         raise InputError(f"clips {spec!r}: split is {split!r}, expected train, test or all")
     if spec == "synthetic":
         held_out = split == "test"
-        return SyntheticClips(_HELD_OUT if held_out else 10_000, size, seed + held_out * _TEST_SEED)
+        return SyntheticClips(_HELD_OUT if held_out else 10_000, size or 64, seed + held_out * _TEST_SEED)
     path = Path(spec)
     if path.is_dir() and (found := sequences(path, split)):
         return FileClips([Source(folder) for folder in found], size)
@@ -177,10 +181,10 @@ def _found(root: Path) -> list[Source]:
 def _walk(folder: Path) -> Iterator[Path]:
     """Videos and folders of numbered frames at any depth: UCF-101's classes, Sky Timelapse's and TaiChi's parts."""
     yield from sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS)
+    held = clips(folder)
+    yield from held
     for inner in folders(folder):
-        if numbered_frames(inner):
-            yield inner
-        else:
+        if inner not in held:
             yield from _walk(inner)
 
 

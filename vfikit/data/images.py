@@ -1,5 +1,6 @@
 """Image files as tensors: Pillow decodes, errors name the file."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,21 @@ from ..files import InputError, atomic
 SUFFIXES = frozenset({".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".gif"})
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path | zipfile.Path) -> bool:
     """Whether the file's name says that it is an image (hidden files are not)."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(path: str | Path | zipfile.Path) -> Tensor:
     """The picture in ``path`` as RGB, uint8 (3, H, W); transparency is dropped, 16-bit greys are scaled to 8 bits.
 
     Raises InputError, naming the file, where it is missing, no image, or damaged.
     """
     from PIL import Image
 
+    place = Path(path) if isinstance(path, str) else path
     try:
-        with Image.open(path) as file:
+        with place.open("rb") as stream, Image.open(stream) as file:
             if file.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to 255
                 grey = np.asarray(file, dtype=np.float64) * (255 / 65535)
                 pixels = np.repeat(np.clip(grey + 0.5, 0, 255).astype(np.uint8)[..., None], 3, axis=2)

@@ -3,7 +3,8 @@
 - DAVIS: frames in ``JPEGImages/480p/NAME/00000.jpg``, objects in ``Annotations/480p/NAME/00000.png``, parts in
   ``ImageSets/2017/train.txt`` and ``val.txt`` (or 2016).
 - YouTube-VOS: ``train/JPEGImages/ID/`` and ``train/Annotations/ID/``; the test part is ``test`` or ``valid``.
-- Prepared: ``JPEGImages/NAME/``, parts in ``train.json`` and ``test.json``, whose keys (or items) are the names.
+- Prepared for video inpainting: ``JPEGImages/NAME.zip`` or ``NAME/``, parts in ``train.json`` and ``test.json``, whose
+  keys (or items) are the names; holes to measure with in ``test_masks/NAME/``.
 """
 
 import json
@@ -15,24 +16,23 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from ..files import InputError
-from .folders import folders, images, numbered_frames
+from .folders import clips, folders, images, numbered_frames
 from .images import read_image
 
 
 def sequences(root: Path, split: str) -> list[Path]:
-    """The folders of a part ("train", "test" or "all") of a data set at ``root``; empty where it has no such layout."""
+    """The clips of a part ("train", "test" or "all") of a data set at ``root``, folders or .zip files.
+
+    Empty where it has no such layout.
+    """
     if split == "all":
         return sorted({*sequences(root, "train"), *sequences(root, "test")})
     for part in ("train",) if split == "train" else ("test", "valid"):
         if (root / part / "JPEGImages").is_dir():
-            return _with_frames(root / part / "JPEGImages")
+            return clips(root / part / "JPEGImages")
     inner = root / "JPEGImages" / "480p" if (root / "JPEGImages" / "480p").is_dir() else root / "JPEGImages"
     names = _named(root, split) if inner.is_dir() else None
-    return [] if names is None else [folder for folder in _with_frames(inner) if folder.name in names]
-
-
-def _with_frames(root: Path) -> list[Path]:
-    return [folder for folder in folders(root) if numbered_frames(folder)]
+    return [] if names is None else [folder for folder in clips(inner) if folder.stem in names]
 
 
 def _named(root: Path, split: str) -> set[str] | None:
@@ -48,6 +48,12 @@ def _named(root: Path, split: str) -> set[str] | None:
         return set(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as a list of clips ({error})") from error
+
+
+def test_masks(clip: Path) -> list[Path]:
+    """The holes that a clip of a prepared data set, ``JPEGImages/NAME``, is measured with, in order; or none."""
+    folder = clip.parent.parent / "test_masks" / clip.stem
+    return numbered_frames(folder) if clip.parent.name == "JPEGImages" else []
 
 
 class ObjectMasks:
