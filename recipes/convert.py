@@ -22,7 +22,7 @@ from vfikit.recipe import build_on_meta, run
 @dataclass(frozen=True)
 class Config:
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
-    """The source: a file as its authors published it."""
+    """The source: a file as its authors published it, or a folder of diffusers (video-ldm)."""
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The output, a .safetensors."""
     model: str = "adacof"

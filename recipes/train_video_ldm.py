@@ -41,7 +41,7 @@ class Config(TrainingConfig):
     preset: str = "small"
     """Size of the model: small, published, driving or text."""
     init: Path | None = None
-    """Checkpoint to start from: .safetensors, or the U-Net of Stable Diffusion or of the published code (.pth)."""
+    """Checkpoint to start from: .safetensors of vfikit, a folder of Stable Diffusion, or the published code's .pth."""
     data: str = "synthetic"
     """synthetic, a folder of videos or of folders of frames, or a list as WebVid's (.csv), whose captions are read."""
     steps: int | None = None

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .files import InputError
@@ -44,7 +46,7 @@ def shipped(name: str, preset: str) -> Path | None:
 
 
 def load_published(model: Pretrained, source: str | Path | Mapping[str, Any]) -> Pretrained:
-    """Puts a published checkpoint into ``model``: a .pth or .ckpt path, or the state dict itself.
+    """Puts a published checkpoint into ``model``: a file, a folder of diffusers, or the state dict itself.
 
     Every key of the one must have its place in the other, in the same shape; if not, ``InputError`` lists what does
     not, and the model is untouched. What a model knows to be dead or double in its checkpoints is left out, and
@@ -69,7 +71,10 @@ def load_published(model: Pretrained, source: str | Path | Mapping[str, Any]) ->
 
 
 def read_state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict inside a .pth or .ckpt file or a mapping, taken out of what wraps it; nothing in it is run."""
+    """The state dict inside a .pth, .ckpt or .safetensors file or a mapping, out of what wraps it; nothing is run.
+
+    Of a folder of diffusers, be it a network's or a pipeline's, those of its networks together (U-Net, autoencoder).
+    """
     found = dict(source) if isinstance(source, Mapping) else _read_published(Path(source))
     while not any(isinstance(value, Tensor) for value in found.values()):
         inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
@@ -83,6 +88,13 @@ def read_state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]
 def _read_published(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        return {name: tensor for part in _networks(path) for name, tensor in read_state_dict(part).items()}
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise _not_a_checkpoint(path, error) from error
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # Lightning and others pickle their own classes beside the tensors
@@ -96,6 +108,17 @@ def _read_published(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path}: holds a {type(loaded).__name__}, expected a dict with the state dict")
     return dict(loaded)
+
+
+def _networks(folder: Path) -> list[Path]:
+    """The files of weights in a folder of diffusers, one of each network."""
+    found = []
+    for part in (folder, folder / "unet", folder / "vae"):
+        files = [part / f"diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin")]
+        found += [file for file in files if file.exists()][:1]
+    if not found:
+        raise InputError(f"{folder}: no diffusion_pytorch_model.safetensors or .bin in it, nor in its unet and vae")
+    return found
 
 
 def _not_a_checkpoint(path: Path, error: Exception) -> InputError:

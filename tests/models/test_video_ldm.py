@@ -1,11 +1,13 @@
 """Video-LDM: what it generates, continues, fills in and enlarges; its checkpoints; what it refuses."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from vfikit import checkpoints
@@ -204,7 +206,8 @@ def test_published_and_image_checkpoints_load_whole(kind: str) -> None:
 
 
 def test_a_published_checkpoint_fills_the_generator() -> None:
-    config = VideoLDMConfig(unet=UNetConfig(**{**UNET.__dict__, "attention": "text", "planes": 0}), frames=4)
+    unet = UNetConfig(**{**UNET.__dict__, "attention": "text", "planes": 0})
+    config = VideoLDMConfig(unet=unet, autoencoder=TOY.autoencoder, frames=4)
     net, other = build(config), build(config)
     names = dict(net.published_keys())
     state = {name: other.state_dict()[ours] for name, ours in names.items() if ours.startswith("generator.")}
@@ -213,6 +216,55 @@ def test_a_published_checkpoint_fills_the_generator() -> None:
     for name, tensor in net.generator.state_dict().items():
         assert torch.equal(tensor, other.generator.state_dict()[name])
     assert all(torch.equal(x, before[name]) for name, x in net.autoencoder.state_dict().items())
+
+
+def stable_diffusion(folder: Path) -> Any:
+    """An image model's folder as diffusers saves it, its autoencoder and U-Net of the toy's sizes."""
+    torch.manual_seed(7)
+    auto = TOY.autoencoder
+    vae = AutoencoderKL(
+        block_out_channels=[auto.width * m for m in auto.multipliers],
+        layers_per_block=auto.blocks,
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        norm_num_groups=auto.groups,
+        latent_channels=auto.latent_channels,
+    )
+    unet = UNet2DConditionModel(
+        block_out_channels=UNET.widths,
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
+        layers_per_block=UNET.blocks,
+        cross_attention_dim=UNET.text_width,
+        attention_head_dim=UNET.heads,
+        norm_num_groups=UNET.groups,
+    )
+    vae.save_pretrained(folder / "vae")
+    unet.save_pretrained(folder / "unet")
+    return unet, vae
+
+
+@pytest.mark.parametrize("part", ["", "vae", "vae/diffusion_pytorch_model.safetensors", "unet"])
+def test_a_folder_of_stable_diffusion_loads(part: str, tmp_path: Path) -> None:
+    unet, vae = stable_diffusion(tmp_path)
+    net = build(TOY).eval()
+    before = {name: x.clone() for name, x in net.state_dict().items()}
+    checkpoints.load_published(net, tmp_path / part)
+    changed = {name for name, x in net.state_dict().items() if not torch.equal(x, before[name])}
+    parts = {name.split(".")[0] for name in changed}
+    assert parts == {"": {"autoencoder", "generator"}, "unet": {"generator"}}.get(part, {"autoencoder"})
+    assert not any(re.search(r"\.(conv3d|over_frames|temporal|condition)\.", name) for name in changed)
+    x, z, t, text = torch.rand(2, 3, 8, 8), torch.rand(2, 4, 8, 8), torch.tensor([3, 3]), torch.rand(2, 3, 8)
+    with torch.no_grad():
+        if "generator" in parts:
+            torch.testing.assert_close(net.generator.unet(z, t, text).sample, unet.eval()(z, t, text).sample)
+        if "autoencoder" in parts:
+            torch.testing.assert_close(net.autoencoder.encode(x).mean, vae.eval().encode(x).latent_dist.mean)
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no diffusion_pytorch_model\.safetensors or \.bin in it"):
+        checkpoints.load_published(build(TOY), tmp_path)
 
 
 @pytest.mark.parametrize(("preset", "generator"), [("published", 962_807_394), ("driving", None), ("text", None)])

@@ -1,6 +1,8 @@
 """The KL autoencoder of latent diffusion (arXiv:2112.10752) over images; names are those of its checkpoints."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ class ImageAutoencoder(nn.Module):
     """``encode`` gives a posterior over latents (N, z, h, w) of images (N, 3, H, W) in [-1, 1], ``decode`` images.
 
     Level i is ``width * multipliers[i]`` wide; all but the last halve the sides. Neither direction scales the latent.
+    ``load_state_dict`` takes diffusers' ``AutoencoderKL`` too.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class ImageAutoencoder(nn.Module):
         self.decoder = ImageDecoder(widths, blocks, latent_channels, groups)
         self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.register_load_state_dict_pre_hook(_rename)
 
     @property
     def last_layer(self) -> Tensor:
@@ -119,3 +123,44 @@ class Middle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x)))
+
+
+# diffusers' names and ours; two names of a part are an older version's and today's
+PARTS = (
+    (r"down_blocks\.(\d+)\.resnets\.", r"down.\1.block."),
+    (r"down_blocks\.(\d+)\.downsamplers\.0\.", r"down.\1.downsample."),
+    (r"up_blocks\.(\d+)\.resnets\.", r"up.\1.block."),
+    (r"up_blocks\.(\d+)\.upsamplers\.0\.", r"up.\1.upsample."),
+    (r"mid_block\.resnets\.0\.", "mid.block_1."),
+    (r"mid_block\.resnets\.1\.", "mid.block_2."),
+    (r"mid_block\.attentions\.0\.group_norm\.", "mid.attn_1.norm."),
+    (r"mid_block\.attentions\.0\.(?:to_q|query)\.", "mid.attn_1.q."),
+    (r"mid_block\.attentions\.0\.(?:to_k|key)\.", "mid.attn_1.k."),
+    (r"mid_block\.attentions\.0\.(?:to_v|value)\.", "mid.attn_1.v."),
+    (r"mid_block\.attentions\.0\.(?:to_out\.0|proj_attn)\.", "mid.attn_1.proj_out."),
+    (r"conv_shortcut\.", "nin_shortcut."),
+    (r"conv_norm_out\.", "norm_out."),
+)
+
+
+def from_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of diffusers' ``AutoencoderKL`` under our names; one that has ours already stays as it is.
+
+    Its decoder's levels are kept coarsest first, and the middle's 1x1 convolutions as matrices.
+    """
+    levels = [int(found[1]) for name in state if (found := re.search(r"decoder\.up_blocks\.(\d+)\.", name))]
+    renamed = {}
+    for name, tensor in state.items():
+        own = name
+        for theirs, ours in PARTS if "_block" in name or "conv_norm_out" in name else ():
+            own = re.sub(theirs, ours, own)
+        if own != name:
+            own = re.sub(r"(decoder\.up\.)(\d+)", lambda found: f"{found[1]}{max(levels) - int(found[2])}", own)
+        matrix = own != name and re.search(r"attn_1\.(q|k|v|proj_out)\.weight$", own)
+        renamed[own] = tensor[:, :, None, None] if matrix and tensor.ndim == 2 else tensor
+    return renamed
+
+
+def _rename(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    own = {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
+    state |= {prefix + name: tensor for name, tensor in from_diffusers(own).items()}
