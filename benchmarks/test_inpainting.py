@@ -1,14 +1,18 @@
 """E2FGVI-HQ beside the same network as its published program runs it: one window of frames, and a whole clip."""
 
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from vfikit.models import build
-from vfikit.models.e2fgvi import E2FGVINet
+from vfikit.models.e2fgvi import E2FGVINet, stream
 from vfikit.recipe import in_layout
 
-from .paired import Compare
+from .paired import Compare, Prepare
 from .plain import e2fgvi as plain_e2fgvi
 
 LOCAL, FRAMES = 5, 8  # of a window: consecutive ones, and those far away
@@ -43,6 +47,26 @@ def test_window(compare: Compare, dtype: torch.dtype, target: float) -> None:
         {"as published, float32": target},
         rounds=2,
     )
+
+
+def stream_of(length: int) -> tuple[Callable[[], Iterable[Tensor]], Iterable[Tensor]]:
+    """Filling a clip that comes and goes frame by frame; beside it stands its size in memory."""
+    torch.manual_seed(0)
+    net = build("e2fgvi-hq", "small").eval()
+    frames, masks = clip(1, 60, 108)
+
+    def fill() -> list[Tensor]:
+        for filled in stream(net, ((frames[:, 0], masks[:, 0]) for _ in range(length))):
+            last = filled
+        return [last]
+
+    return fill, [torch.empty(length, *frames.shape[2:])]
+
+
+@pytest.mark.parametrize("length", [50, 200])
+def test_clip_memory(memory: Callable[[str, Prepare, float], None], length: int) -> None:
+    """The longer clip is to take no more than the shorter one."""
+    memory(f"e2fgvi-hq small, a clip of {length} frames 108x60, streamed", partial(stream_of, length), math.inf)
 
 
 def test_clip(compare: Compare) -> None:

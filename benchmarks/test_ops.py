@@ -3,7 +3,7 @@
 Offsets are white noise of 3 pixels (every read far from its neighbour's) or smooth (as a network's are).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import pytest
@@ -171,17 +171,17 @@ def test_dsepconv_forward_backward(compare: Compare, offsets: str, device: str) 
     )
 
 
-def deform_conv2d_inputs(offsets: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def deform_conv2d_inputs(offsets: str, device: str = "cpu", size: tuple[int, int] = (60, 108)) -> list[Tensor]:
     """input, offset, weight, bias, mask as in E2FGVI's alignment: 128 channels at 60x108, 16 offset groups, 3x3."""
     generator = torch.Generator().manual_seed(0)
     inputs = [
-        torch.randn(1, 128, 60, 108, generator=generator),
-        field((1, 288, 60, 108), offsets, generator),
+        torch.randn(1, 128, *size, generator=generator),
+        field((1, 288, *size), offsets, generator),
         torch.randn(128, 128, 3, 3, generator=generator) / 34,
         torch.randn(128, generator=generator),
-        torch.rand(1, 144, 60, 108, generator=generator),
+        torch.rand(1, 144, *size, generator=generator),
     ]
-    return [t.to(device, dtype) for t in inputs]
+    return [t.to(device) for t in inputs]
 
 
 def padded_deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
@@ -207,20 +207,23 @@ def test_deform_conv2d(compare: Compare, backward: bool, offsets: str, device: s
 
 
 def run_for_memory(
-    size: tuple[int, int], kernel: int, dilation: int, backward: bool
+    inputs_of: Callable[[tuple[int, int]], Sequence[Tensor]],
+    function: Callable[..., Tensor],
+    size: tuple[int, int],
+    backward: bool,
 ) -> tuple[Callable[[], Iterable[Tensor]], Iterable[Tensor]]:
     """The call whose memory is measured, after one on a small frame that starts what has to be started."""
 
-    def call(inputs: Inputs, grad: Tensor) -> list[Tensor]:
-        output = adacof(*inputs, dilation)
+    def call(inputs: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
+        output = function(*inputs)
         return [output.detach(), *torch.autograd.grad(output, inputs, grad)] if backward else [output]
 
-    for scale in (32, 1):
-        small = (size[0] // scale, size[1] // scale)
-        inputs = adacof_inputs(small, kernel, dilation, 3, "noise")
+    for scale in (32 if min(size) > 512 else 8, 1):
+        inputs = inputs_of((size[0] // scale, size[1] // scale))
+        grad = torch.rand(function(*(t.to("meta") for t in inputs)).shape)
         for t in inputs:
             t.requires_grad_(backward)
-        run = partial(call, inputs, torch.rand(1, 3, *small))
+        run = partial(call, inputs, grad)
         if scale > 1:
             run()
     return run, inputs
@@ -234,4 +237,15 @@ def test_adacof_memory(
     memory: Callable[[str, Prepare, float], None], size: tuple[int, int], kernel: int, dilation: int, backward: bool
 ) -> None:
     what = f"adacof forward{' + backward' * backward} {size[1]}x{size[0]} F{kernel} d{dilation} C3"
-    memory(what, partial(run_for_memory, size, kernel, dilation, backward), 0.05)
+    inputs = partial(adacof_inputs, kernel=kernel, dilation=dilation, channels=3, offsets="noise")
+    memory(what, partial(run_for_memory, inputs, partial(adacof, dilation=dilation), size, backward), 0.05)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_deform_conv2d_memory(memory: Callable[[str, Prepare, float], None], backward: bool) -> None:
+    """Aimed at is a tenth of the columns that mmcv unfolds the frame to: 128 * 9 of 60x108."""
+    what, size = f"deform_conv2d forward{' + backward' * backward} 60x108 C128 G16 3x3", (60, 108)
+    tensors = [*deform_conv2d_inputs("noise"), torch.empty(1, 128, *size)]
+    count = sum(t.numel() for t in tensors) + backward * sum(t.numel() for t in tensors[:-1])
+    inputs = partial(deform_conv2d_inputs, "noise", "cpu")
+    memory(what, partial(run_for_memory, inputs, padded_deform_conv2d, size, backward), 0.1 * 1152 * 6480 / count)

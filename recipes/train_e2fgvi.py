@@ -24,6 +24,7 @@ from vfikit.data import ObjectMasks, open_clips
 from vfikit.files import InputError
 from vfikit.layers import TemporalPatchDiscriminator
 from vfikit.losses import FlowTargets, InpaintingLoss
+from vfikit.losses.inpainting import region_errors
 from vfikit.models import build
 from vfikit.tasks import inpainting as task
 from vfikit.tasks.inpainting_training import batches, by_brightness, spynet
@@ -56,6 +57,8 @@ class Config(TrainingConfig):
     """What the flow network's is multiplied by; published: 1."""
     offset_lr: float = 1.0
     """What that of the layers that place the deformable taps is multiplied by; published: 1."""
+    beta1: float = 0.0
+    """Share of the gradient that Adam keeps from step to step, of the model (published)."""
     milestones: tuple[int, ...] = (400_000,)
     """Steps at which the rates fall to a tenth (published)."""
     clip: float = 10.0
@@ -64,6 +67,8 @@ class Config(TrainingConfig):
     """Decoupled, of the model; published: none."""
     adversarial: float = 0.01
     """Weight of the game (published); 0 for none."""
+    squares: float = 0.0
+    """Weight of mean square errors beside the absolute ones; published: none. PSNR is judged by them."""
     spynet_weights: Path | None = None
     """SPyNet's state dict (.pth), as its authors or E2FGVI's name it: where the flow network starts, and the frozen
     teacher of the flow loss (published). Without it flows learn to bring neighbouring frames together."""
@@ -93,7 +98,7 @@ class Networks:
         judge = TemporalPatchDiscriminator() if config.adversarial > 0 else None
         self.loss = InpaintingLoss(flow, judge, weights=(1.0, 1.0, 1.0, config.adversarial)).to(device)
         self.optimizer = torch.optim.AdamW(
-            list(groups(self.model, config)), betas=(0.0, 0.99), weight_decay=config.weight_decay, foreach=True
+            list(groups(self.model, config)), betas=(config.beta1, 0.99), weight_decay=config.weight_decay, foreach=True
         )
         self.kept: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
         self.judge: torch.optim.Optimizer | None = None
@@ -152,6 +157,9 @@ def take_step(config: Config, run: TrainingRun, nets: Networks, batch: task.Hole
         found["discriminator"] = training.judge_step(accelerate, nets.judge, judged)
     training.set_rate(nets.optimizer, rate)
     losses = nets.loss(*made, frames, batch.masks)
+    if config.squares > 0:
+        squares = torch.stack(region_errors(made.frames, frames, batch.masks, power=2)).sum()
+        losses = losses._replace(total=losses.total + config.squares * squares)
     nets.optimizer.zero_grad()
     accelerate.backward(losses.total)
     norm = accelerate.clip_grad_norm_(nets.model.parameters(), config.clip if config.clip > 0 else math.inf)

@@ -19,6 +19,8 @@ def test_region_errors_are_means_over_the_regions() -> None:
     inside = masks.bool().expand_as(made)
     torch.testing.assert_close(hole, (made - frames).abs()[inside].mean())
     torch.testing.assert_close(valid, (made - frames).abs()[~inside].mean())
+    squares, _ = region_errors(made, frames, masks, power=2)
+    torch.testing.assert_close(squares, (made - frames).square()[inside].mean())
 
 
 def test_empty_regions_give_zero_and_no_nan() -> None:

@@ -40,6 +40,16 @@ def toy(name: str = "e2fgvi-hq", **overrides: object) -> E2FGVINet:
     return net.eval()
 
 
+def test_small_starts_with_features_as_large_as_its_input() -> None:
+    """Published, they start thousands of times smaller, and so do the first layers' gradients."""
+    torch.manual_seed(0)
+    sizes = [build("e2fgvi-hq", "small", he_start=he).encode(clip(1, 1, 24, 24)).std() for he in (True, False)]
+    assert 0.1 < sizes[0] < 10
+    assert sizes[1] < 1e-3
+    with torch.device("meta"):
+        assert not build("e2fgvi-hq").config.he_start
+
+
 def clip(count: int, length: int, height: int, width: int) -> Tensor:
     return torch.rand(count, length, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 

@@ -49,7 +49,7 @@ def test_steps_that_are_not_finite_are_skipped_and_reported(tmp_path: Path, monk
         return found._replace(total=found.total * torch.nan) if calls[0] == 2 else found
 
     monkeypatch.setattr(InpaintingLoss, "forward", sometimes)
-    done = train(tmp_path, "--steps", "3", "--adversarial", "0", "--out", "run")
+    done = train(tmp_path, "--steps", "3", "--adversarial", "0", "--squares", "1", "--beta1", "0.9", "--out", "run")
     assert "step 2: loss nan" in done.stdout + done.stderr
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())

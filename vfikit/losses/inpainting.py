@@ -47,13 +47,13 @@ class Judged(NamedTuple):
     made: Tensor
 
 
-def region_errors(made: Tensor, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def region_errors(made: Tensor, frames: Tensor, masks: Tensor, power: int = 1) -> tuple[Tensor, Tensor]:
     """Mean absolute errors of clips (B, T, C, H, W) inside and outside the holes, ``masks`` (B, T, 1, H, W) of 0 and 1.
 
-    Each is a mean over the whole batch divided by the region's share of it; an empty region's is 0 (the published one
-    divides by zero).
+    With ``power`` 2, mean squares. Each is a mean over the whole batch divided by the region's share of it; an empty
+    region's is 0 (the published one divides by zero).
     """
-    error = (made.float() - frames.float()).abs()
+    error = (made.float() - frames.float()).abs() ** power
     inside, outside = masks.float(), 1 - masks.float()
     hole, valid = ((error * region).mean() / region.mean().clamp(min=1e-8) for region in (inside, outside))
     return hole, valid

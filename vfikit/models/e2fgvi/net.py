@@ -52,6 +52,7 @@ class E2FGVIConfig:
     focal_level: int = 2
     feed_forward: int = 40  # channels of the map between its Linears
     count_twice: bool = True  # published: some tokens around a window count twice
+    he_start: bool = False  # True: convolutions start as He et al. have it; published: normal, 0.02 wide
     bias_map: tuple[int, int] | None = None  # E2FGVI: the size of the map; None is HQ's convolution
 
     @property
@@ -104,10 +105,16 @@ class E2FGVINet(Pretrained):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As published: normal, 0.02 wide, but for the flow network and what the alignments read with."""
+        """As published: normal, 0.02 wide, but for the flow network and what the alignments read with.
+
+        In narrow nets that starves the first layers of gradients: ``he_start``.
+        """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith("flow."):
-                nn.init.normal_(module.weight, 0.0, 0.02)
+                if self.config.he_start and isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, SLOPE)
+                else:
+                    nn.init.normal_(module.weight, 0.0, 0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():
@@ -251,6 +258,7 @@ SMALL = E2FGVIConfig(
     depth=3,
     feed_forward=12,
     own_flows=True,
+    he_start=True,
 )
 PRESETS = {
     "e2fgvi": {
