@@ -1,13 +1,12 @@
 """Samplers against the closed form where the noise is known, few steps, reproducible noise, EMA, errors."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vfikit.diffusion import EMA, SAMPLERS, Sampling, Schedule, betas, published_times, sample, trajectory
+
+from .fresh import python
 
 SCHEDULE = Schedule(betas("linear", 1000, 0.0015, 0.0195))
 TRUE = torch.tensor([0.5, -1.0, 2.0])[None, :, None, None]
@@ -133,5 +132,4 @@ def test_ema() -> None:
 
 
 def test_diffusers_is_loaded_only_to_sample() -> None:
-    program = "import sys, vfikit.models, vfikit.diffusion; sys.exit('diffusers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
+    assert python("import sys, vfikit.models, vfikit.diffusion; sys.exit('diffusers' in sys.modules)").returncode == 0

@@ -1,29 +1,18 @@
 """The compiled AdaCoF kernels as a library: symbols, instruction sets, threads, forks, memory, stale builds."""
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from vfikit.ops import _cpu, adacof, backends
 
-from . import checks
+from . import checks, kernels
 from .adacof_cases import SHAPES, gradient, make
+from .kernels import needs_kernels, reads_peak_memory
 from .test_adacof import differentiate
-
-ROOT = Path(__file__).parents[2]
-needs_kernels = pytest.mark.skipif(not _cpu.available(), reason=f"no compiled kernels: {_cpu.load()[1]}")
-
-
-def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, timeout=300)
 
 
 @needs_kernels
@@ -43,14 +32,7 @@ def test_kernel_symbols_are_those_of_the_ops() -> None:
 @needs_kernels
 @pytest.mark.parametrize("level", ["0", "1", "2"])
 def test_kernel_of_every_instruction_set(level: str) -> None:
-    """VFIKIT_INSTRUCTION_SET lowers what the dispatcher picks: the baseline and AVX2 are compared here too."""
-    code = (
-        "from tests.ops.adacof_cases import SHAPES\n"
-        "from tests.ops.test_adacof import test_kernel_against_reference_float32 as check\n"
-        "for shape in SHAPES: check(shape, 'cpu')\n"
-    )
-    done = python(code, VFIKIT_INSTRUCTION_SET=level)
-    assert done.returncode == 0, done.stderr
+    kernels.instruction_set(level, "adacof")
 
 
 @needs_kernels
@@ -59,75 +41,39 @@ def test_kernel_gives_the_same_numbers_on_any_number_of_threads(threads: Callabl
     checks.any_number_of_threads(adacof, make(shape, spread=15.0), gradient(shape), threads)
 
 
-@pytest.fixture
-def threads() -> object:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-class Sampled(Dataset[torch.Tensor]):
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return adacof(*make(SHAPES[1]))[0]
-
-
 def test_forked_worker_does_not_hang(threads: Callable[[int], None]) -> None:
-    """A worker has one thread and must not enter the pool that its parent had."""
-    threads(2)
     shape = (1, 3, 64, 64, 3, 1)
-    differentiate(adacof, make(shape), 1, gradient(shape))
-    loader = DataLoader(Sampled(), batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=60)
-    expected = adacof(*make(SHAPES[1]))[0]
-    for output in loader:
-        torch.testing.assert_close(output, expected)
+    kernels.forked_worker_does_not_hang(
+        lambda: adacof(*make(SHAPES[1]))[0], lambda: differentiate(adacof, make(shape), 1, gradient(shape)), threads
+    )
 
 
 MEMORY = """
-import torch
 from vfikit.ops import adacof
-torch.set_num_threads(2)
-
-def status(name):
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
-
-shape, channels, backward = {shape}, {channels}, {backward}
-kernel, dilation, height, width = shape
+kernel, dilation, height, width = {shape}
 reach = (kernel - 1) * dilation
-image = torch.rand(1, channels, height + reach, width + reach)
-maps = [torch.rand(1, kernel**2, height, width) for _ in range(3)]
-inputs = [image, *maps]
-grad = torch.rand(1, channels, height, width)
-small = [torch.rand(1, channels, 9 + reach, 9 + reach), *(torch.rand(1, kernel**2, 9, 9) for _ in range(3))]
-for t in (small + inputs if backward else ()):
-    t.requires_grad_()
-adacof(*small, dilation).sum().backward() if backward else adacof(*small, dilation)
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")
-before = status("VmRSS")
-output = adacof(*inputs, dilation)
-results = [output, *(torch.autograd.grad(output, inputs, grad) if backward else ())]
-made = sum(t.nbytes for t in results) / 2**20
-read = sum(t.nbytes for t in (*inputs, grad)) / 2**20
-extra = status("VmHWM") - before - made
-print(extra / (made + read))
+
+def inputs(height, width):
+    maps = (torch.rand(1, kernel**2, height, width) for _ in range(3))
+    return [torch.rand(1, {channels}, height + reach, width + reach), *maps]
+
+def function(*tensors):
+    return adacof(*tensors, dilation)
+
+small, large, grad = inputs(9, 9), inputs(height, width), torch.rand(1, {channels}, height, width)
 """
 
 
 @needs_kernels
-@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="peak memory is read from /proc")
+@reads_peak_memory
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize(
     ("shape", "channels"), [((5, 1, 540, 960), 3), ((11, 2, 270, 480), 3), ((11, 2, 160, 240), 63)]
 )
 def test_kernel_takes_little_extra_memory(shape: tuple[int, ...], channels: int, backward: bool) -> None:
     """Under 5 % of inputs, outputs and gradients, and never a copy of the maps."""
-    done = python(MEMORY.format(shape=shape, channels=channels, backward=backward))
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 0.05
+    extra, rest = kernels.extra_memory(MEMORY.format(shape=shape, channels=channels), backward)
+    assert extra < 0.05 * rest
 
 
 def test_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 import vfikit.ops
 from vfikit.ops import _cpu
 
-from .test_adacof_kernels import python
+from ..fresh import python
 
 RUN = """
 import warnings

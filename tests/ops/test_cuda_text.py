@@ -1,7 +1,5 @@
 """AdaCoF's CUDA text without a card: its arithmetic as host C++ against the reference."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from .adacof_cases import gradient, make
 from .checks import at_most_twice_the_error
 from .cuda_on_host import NAMES, Host
 
+OP = "adacof"
 SHAPES = [  # N, C, H, W, F, dilation: each block of channels, several tiles, prime sides
     (2, 1, 5, 7, 1, 1),
     (2, 3, 11, 37, 3, 1),
@@ -22,17 +21,6 @@ SHAPES = [  # N, C, H, W, F, dilation: each block of channels, several tiles, pr
     (1, 7, 6, 5, 3, 2),
     (1, 63, 5, 6, 5, 1),
 ]
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return Host("adacof", tmp_path_factory.mktemp("cuda_on_host"))
-
-
-@pytest.fixture
-def host(library: Host) -> Iterator[Host]:
-    with library.standing_in():
-        yield library
 
 
 def differentiate(inputs: tuple[Tensor, ...], dilation: int, grad: Tensor) -> list[Tensor]:

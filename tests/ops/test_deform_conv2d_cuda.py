@@ -1,7 +1,5 @@
 """The CUDA text of deformable convolution as host C++ against the reference, and on a card where one is."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,18 +11,8 @@ from . import checks
 from .cuda_on_host import INSTANCES, NAMES, Host
 from .deform_conv2d_cases import SHAPES, Shape, gradient, make, op
 
+OP = "deform_conv2d"
 SMALL = Shape(2, 4, 6, 5, 6, moved=2)
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return Host("deform_conv2d", tmp_path_factory.mktemp("deform_conv2d_on_host"))
-
-
-@pytest.fixture
-def host(library: Host) -> Iterator[Host]:
-    with library.standing_in():
-        yield library
 
 
 def differentiate(shape: Shape, inputs: tuple[Tensor, ...], grad: Tensor, masked: bool = True) -> list[Tensor]:

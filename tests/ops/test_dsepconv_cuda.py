@@ -1,7 +1,5 @@
 """The CUDA text of deformable separable convolution as host C++ against the reference, and on a card where one is."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from . import checks
 from .cuda_on_host import NAMES, Host
 from .dsepconv_cases import SHAPES, gradient, make
 
+OP = "dsepconv"
 HOST_SHAPES = [  # N, C, H, W, F: each block of channels, several tiles, prime sides, more columns than registers
     (2, 1, 5, 7, 1),
     (2, 3, 11, 37, 3),
@@ -22,17 +21,6 @@ HOST_SHAPES = [  # N, C, H, W, F: each block of channels, several tiles, prime s
     (1, 7, 6, 5, 3),
     (1, 63, 5, 6, 5),
 ]
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return Host("dsepconv", tmp_path_factory.mktemp("dsepconv_on_host"))
-
-
-@pytest.fixture
-def host(library: Host) -> Iterator[Host]:
-    with library.standing_in():
-        yield library
 
 
 def differentiate(inputs: tuple[Tensor, ...], grad: Tensor) -> list[Tensor]:
