@@ -28,7 +28,7 @@ def machine() -> dict[str, object]:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for package in ("torch", "numpy", "torch-pruning", "cupy-cuda13x", "cupy-cuda12x"):
+    for package in ("torch", "numpy", "mmcv", "torch-pruning", "cupy-cuda13x", "cupy-cuda12x"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
