@@ -44,6 +44,10 @@ class Config:
     """Weights: a .safetensors of vfikit or a published .ckpt. Several, each of one network, are taken together."""
     prompt: str | None = None
     """What is to be seen, for models that read text."""
+    text_encoder: str | None = None
+    """Of transformers, a name or a folder; the model's own where left out."""
+    subject: Path | None = None
+    """video-ldm: folder of an image model tuned to a subject (diffusers' DreamBooth), whose look the video gets."""
     begin: Path | None = None
     """An image or a clip that the video begins with, scaled and cut to the video's size; --begin-frames of it."""
     begin_frames: int = 16
@@ -95,7 +99,16 @@ def check(config: Config) -> Fraction:
 
 
 def load(config: Config) -> Any:
-    """The model, of one checkpoint or of several."""
+    """The model, of one checkpoint or of several, and what reads its prompts."""
+    model = load_networks(config)
+    if config.text_encoder is not None:
+        generation.read_by(model, config.text_encoder)
+    if config.subject is not None:
+        generation.show(model, config.subject)
+    return model
+
+
+def load_networks(config: Config) -> Any:
     if len(config.checkpoint) < 2:
         only = config.checkpoint[0] if config.checkpoint else None
         return recipe.load_model(config.model, config.preset, only, config.device)

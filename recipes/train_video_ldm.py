@@ -26,7 +26,7 @@ from vfikit.metrics import LPIPS
 from vfikit.models import build
 from vfikit.models.text import encode_text
 from vfikit.models.video_ldm.schedule import BETWEEN
-from vfikit.tasks import clips
+from vfikit.tasks import clips, generation
 from vfikit.tasks import video_ldm as task
 from vfikit.tasks.video_ldm_stages import StageLoss, trained
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
@@ -44,6 +44,8 @@ class Config(TrainingConfig):
     """Checkpoint to start from: .safetensors of vfikit, a folder of Stable Diffusion, or the published code's .pth."""
     data: str = "synthetic"
     """synthetic, a folder of videos or of folders of frames, or a list as WebVid's (.csv), whose captions are read."""
+    text_encoder: str | None = None
+    """Of transformers, a name or a folder, to read the captions; what --init or the preset has where left out."""
     steps: int | None = None
     """Steps in all, those before a --resume included; 10,000 unless given, on --resume what the run has."""
     batch_size: int = 2
@@ -79,6 +81,8 @@ class Networks:
         torch.manual_seed(config.seed)
         given = config.init
         model = recipe.load_model("video-ldm", config.preset, given) if given else build("video-ldm", config.preset)
+        if config.text_encoder is not None:
+            generation.read_by(model, config.text_encoder)
         parameters = trained(model, config.stage)
         model.requires_grad_(False)
         for parameter in parameters:

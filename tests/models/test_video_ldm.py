@@ -18,6 +18,7 @@ from vfikit.models.video_ldm import Given, UNetConfig, Upsampler, UpsamplerConfi
 from vfikit.models.video_ldm.config import AutoencoderConfig
 from vfikit.models.video_ldm.generation import Request, between, generate_latents, key_frames
 from vfikit.models.video_ldm.schedule import condition, known_mask
+from vfikit.models.video_ldm.texts import Texts
 
 from .toys import VIDEO_LDM as TOY
 
@@ -68,7 +69,7 @@ def test_known_frames_are_continued(net: VideoLDMNet, known: int) -> None:
 
 def request_of(net: VideoLDMNet, shape: tuple[int, int, int, int, int], **changes: Any) -> Request:
     nothing = net.no_text(shape[0])
-    request = Request(shape, nothing, nothing, None, 1.0, 1.0, net.config.sampling, 0, seeded())
+    request = Request(shape, Texts(nothing, nothing), 1.0, 1.0, net.config.sampling, 0, seeded())
     return request._replace(**changes)
 
 

@@ -1,6 +1,7 @@
 """Texts as the networks read them, by a frozen encoder of ``transformers`` (the extra ``text``)."""
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 def encode_text(encoder: str, prompts: list[str], like: Tensor) -> Tensor:
     """The last hidden states (N, tokens, width) of CLIP's text model, in the type of ``like`` on its device.
 
-    ``encoder`` is a name or a folder, as transformers takes it; a prompt is cut or filled up to the model's length.
-    Raises ImportError without transformers.
+    ``encoder`` is a name or a folder, as transformers takes it, or a pipeline's of diffusers; a prompt is cut or
+    filled up to the model's length. Raises ImportError without transformers.
     """
     tokenizer, model = _loaded(encoder)
     tokens = tokenizer(
@@ -27,4 +28,6 @@ def _loaded(encoder: str) -> tuple[Any, Any]:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError as error:
         raise ImportError("prompts need transformers: pip install 'vfikit[text]'") from error
-    return CLIPTokenizer.from_pretrained(encoder), CLIPTextModel.from_pretrained(encoder).eval()
+    pipeline = (Path(encoder) / "text_encoder").is_dir()
+    places = [str(Path(encoder) / part) if pipeline else encoder for part in ("tokenizer", "text_encoder")]
+    return CLIPTokenizer.from_pretrained(places[0]), CLIPTextModel.from_pretrained(places[1]).eval()

@@ -87,6 +87,7 @@ class VideoLDMConfig:
     upsampling: bool = False
     upsampler: UpsamplerConfig = field(default_factory=UpsamplerConfig)
     text_encoder: str = ""  # of transformers: a name or a folder; none if empty
+    spatial_text_encoder: str = ""  # of the layers in space where it is another: tuned to a subject
     labels: tuple[int, ...] = ()  # the kinds of each label of a clip, "not given" left out
 
 

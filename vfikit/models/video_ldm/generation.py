@@ -9,18 +9,17 @@ from torch import Tensor
 from ...diffusion import Sampling, draw, guide, sample
 from .denoiser import Given, VideoDenoiser, to_noise
 from .schedule import BETWEEN, condition, interpolated, known_mask, pairs, windows
+from .texts import Texts
 
 if TYPE_CHECKING:
     from .net import VideoLDMNet
 
 
 class Request(NamedTuple):
-    """What is to be made: latents of ``shape`` (B, T, C, h, w), texts (B, S, D), how far to lean, how to sample."""
+    """What is to be made: latents of ``shape`` (B, T, C, h, w), of which texts, how far to lean, how to sample."""
 
     shape: tuple[int, int, int, int, int]
-    text: Tensor
-    no_text: Tensor
-    temporal_text: Tensor | None
+    texts: Texts
     guidance: float
     context_guidance: float
     sampling: Sampling
@@ -108,12 +107,13 @@ def window(
     as_images: bool = False,
 ) -> Tensor:
     """Samples ``request.shape`` at once; where ``mask`` (T,) is 1, the latents are those ``known``."""
-    x = draw(request.shape, request.generator, request.text)
+    x = draw(request.shape, request.generator, request.texts.text)
     nothing = torch.zeros(request.shape[1], device=x.device)
     known, mask = (x, nothing) if known is None or mask is None else (known, mask)
     planes = with_rate(condition(known, mask), rate) if denoiser.config.planes else None
     free = with_rate(condition(known, nothing), rate) if denoiser.config.planes else None
-    model_fn = leaning(net, denoiser, request, Given(request.text, request.temporal_text, planes), free, as_images)
+    given = Given(request.texts.text, request.texts.temporal, planes)
+    model_fn = leaning(net, denoiser, request, given, free, as_images)
     made = sample(model_fn, x, net.schedule, request.sampling, request.generator)
     return torch.where(mask.bool()[:, None, None, None], known, made)
 
@@ -135,7 +135,8 @@ def leaning(
     given = given._replace(as_images=as_images)
     others = []
     if request.guidance != 1:
-        others.append((given._replace(text=request.no_text, temporal_text=None), request.guidance))
+        nothing, in_time = request.texts.negative, request.texts.temporal_negative
+        others.append((given._replace(text=nothing, temporal_text=in_time), request.guidance))
     if request.context_guidance != 1 and free is not None:
         others.append((given._replace(planes=free), request.context_guidance))
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from ...diffusion import Sampling, Schedule, betas
 from ...layers.image_autoencoder import ImageAutoencoder
 from ..pretrained import Pretrained
-from ..text import encode_text
 from .config import VideoLDMConfig
 from .denoiser import DecoderMixers, Given, VideoDenoiser, to_noise
 from .generation import Request, generate_latents
 from .published import loadable, published_keys
 from .schedule import condition
+from .texts import Texts, of_labels, of_prompt, spread
 from .upsampler import Noised, Upsampler
 
 
@@ -124,6 +124,7 @@ class VideoLDMNet(Pretrained):
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         temporal_prompt_embeds: Tensor | None = None,
+        temporal_negative_prompt_embeds: Tensor | None = None,
         labels: list[int] | None = None,
         frames: Tensor | None = None,
         interpolations: int = 0,
@@ -138,24 +139,29 @@ class VideoLDMNet(Pretrained):
         H, W) the video continues those, which it begins with, at their size. With ``interpolations`` (1 or 2) a quarter
         or a sixteenth of the frames are made so, and three put between every two, once or twice. ``upsample`` gives
         four times the sides. ``temporal_prompt_embeds`` is what the temporal layers read of the prompt where the
-        spatial ones read ``prompt_embeds`` of a tuned text encoder. ``context_guidance_scale`` leans further towards
+        spatial ones read ``prompt_embeds`` of a tuned text encoder; of words, the config's encoders see to that.
+        ``context_guidance_scale`` leans further towards
         what the known frames ask for. Raises ValueError for what this model has no network for.
         """
         videos = num_videos if frames is None else len(frames)
-        texts = self.texts(videos, prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, labels)
+        embeds = None
+        if prompt_embeds is not None:
+            negative = torch.zeros_like(prompt_embeds) if negative_prompt_embeds is None else negative_prompt_embeds
+            embeds = Texts(prompt_embeds, negative, temporal_prompt_embeds, temporal_negative_prompt_embeds)
+        texts = self.texts(videos, prompt, negative_prompt, embeds, labels)
         request = Request(
             (videos, num_frames, *self.latent_size(height, width, frames)),
-            *(texts[0], texts[1], temporal_prompt_embeds, guidance_scale, context_guidance_scale),
+            *(texts, guidance_scale, context_guidance_scale),
             self.sampling(num_inference_steps, eta, sampler),
             interpolations,
             generator,
         )
-        known = None if frames is None else self.encode(frames.to(texts[0]))
+        known = None if frames is None else self.encode(frames.to(texts.text))
         if upsample and self.upsampler is None:
             raise ValueError("generate: upsample, but this model has no upsampler")
         video = self.decode(generate_latents(self, request, known)).clamp(0, 1)
         if upsample and self.upsampler is not None:
-            return self.upsampler.upsample(video, texts[0], request.sampling, generator=generator)
+            return self.upsampler.upsample(video, texts.text, request.sampling, generator=generator)
         return video
 
     def sampling(self, steps: int | None, eta: float | None, sampler: str | None) -> Sampling:
@@ -184,29 +190,16 @@ class VideoLDMNet(Pretrained):
         videos: int,
         prompt: str | list[str] | None,
         negative_prompt: str,
-        embeds: Tensor | None,
-        negative_embeds: Tensor | None,
+        embeds: Texts | None,
         labels: list[int] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """What is asked for, and what guidance leads away from, (videos, tokens, width) each."""
-        nothing = self.no_text(videos)
+    ) -> Texts:
+        """What is asked for, by labels, embeddings or words, in this order, and what guidance leads away from."""
         if labels is not None:
-            if not self.labels or len(labels) != len(self.labels):
-                raise ValueError(f"generate: {len(labels)} labels, expected {len(self.labels)}, as the model has")
-            return self.no_text(videos, torch.tensor([labels] * videos, device=nothing.device)), nothing
-        if prompt is not None and embeds is None:
-            if not self.config.text_encoder:
-                raise ValueError("generate: got a prompt, but this model was made without a text encoder")
-            prompts = [prompt] if isinstance(prompt, str) else prompt
-            embeds = encode_text(self.config.text_encoder, prompts, nothing)
-            if negative_embeds is None:
-                negative_embeds = encode_text(self.config.text_encoder, [negative_prompt], nothing)
-        if embeds is None:
-            return nothing, nothing
-        if len(embeds) not in (1, videos):
-            raise ValueError(f"generate: {len(embeds)} prompts, expected one or {videos}, one a video")
-        negative = torch.zeros_like(embeds) if negative_embeds is None else negative_embeds
-        return embeds.expand(videos, -1, -1), negative.expand(videos, -1, -1)
+            return of_labels(self, videos, labels)
+        if embeds is None and prompt is not None:
+            embeds = of_prompt(self, prompt, negative_prompt)
+        nothing = self.no_text(videos)
+        return Texts(nothing, nothing) if embeds is None else spread(embeds, videos)
 
     def published_keys(self) -> list[tuple[str, str]]:
         return published_keys(self)
