@@ -102,9 +102,9 @@ def load(config: Config) -> Any:
     """The model, of one checkpoint or of several, and what reads its prompts."""
     model = load_networks(config)
     if config.text_encoder is not None:
-        generation.read_by(model, config.text_encoder)
+        recipe.read_prompts_by(model, config.text_encoder)
     if config.subject is not None:
-        generation.show(model, config.subject)
+        recipe.show_subject(model, config.subject)
     return model
 
 

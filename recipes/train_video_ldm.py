@@ -26,7 +26,7 @@ from vfikit.metrics import LPIPS
 from vfikit.models import build
 from vfikit.models.text import encode_text
 from vfikit.models.video_ldm.schedule import BETWEEN
-from vfikit.tasks import clips, generation
+from vfikit.tasks import clips
 from vfikit.tasks import video_ldm as task
 from vfikit.tasks.video_ldm_stages import StageLoss, trained
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
@@ -82,7 +82,7 @@ class Networks:
         given = config.init
         model = recipe.load_model("video-ldm", config.preset, given) if given else build("video-ldm", config.preset)
         if config.text_encoder is not None:
-            generation.read_by(model, config.text_encoder)
+            recipe.read_prompts_by(model, config.text_encoder)
         parameters = trained(model, config.stage)
         model.requires_grad_(False)
         for parameter in parameters:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +65,27 @@ def load_model(name: str, preset: str, checkpoint: Path | None, device: str = "c
     if Path(checkpoint).suffix == ".safetensors":
         return checkpoints.load(checkpoint, device)
     return checkpoints.load_published(build(name, preset), checkpoint).to(device).eval()
+
+
+def read_prompts_by(model: Any, encoder: str) -> None:
+    """From now on, prompts are read by this text encoder of transformers: a name or a folder."""
+    if not hasattr(model.config, "text_encoder"):
+        raise ValueError(f"{type(model).__name__} reads no text")
+    model.config = replace(model.config, text_encoder=encoder)
+
+
+def show_subject(model: Any, subject: Path) -> None:
+    """Gives Video-LDM's layers in space the weights and the text encoder of an image model tuned to a subject.
+
+    ``subject`` is its folder as diffusers' DreamBooth scripts write it. The temporal layers stay as they are and read
+    the prompt by the model's own text encoder.
+    """
+    if not hasattr(model.config, "spatial_text_encoder"):
+        raise ValueError(f"{type(model).__name__} cannot take a subject, expected a video-ldm")
+    if not (subject / "text_encoder").is_dir():
+        raise InputError(f"{subject}: no text_encoder in it, expected a folder that diffusers saved a tuned model to")
+    checkpoints.load_published(model, subject)
+    model.config = replace(model.config, spatial_text_encoder=str(subject))
 
 
 class StepLog:

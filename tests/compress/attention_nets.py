@@ -148,6 +148,33 @@ class LinearHeads(nn.Module):
         return y.transpose(1, 2).unflatten(2, x.shape[-2:])
 
 
+class TorchHeads(nn.Module):
+    """torch's own attention: its heads together are as wide as the stream, and go with its channels."""
+
+    def __init__(self, width: int = 8, heads: int = 4) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = tokens(x)
+        made = self.attention(y, y, value=y, need_weights=False)[0]
+        return made.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class TorchCrossHeads(nn.Module):
+    """Keys and values of another width; one more of each is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.other, self.last = conv(3, 8), conv(3, 6), conv(8, 3)
+        self.attention = nn.MultiheadAttention(8, 2, kdim=6, vdim=6, add_bias_kv=True, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, context = tokens(self.first(x)), tokens(self.other(F.avg_pool2d(x, 2)))
+        made = self.attention(y, context, context)[0]
+        return self.last(made.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
 def around(layer: type[nn.Module]) -> Callable[[], nn.Module]:
     return lambda: Around(layer())
 
@@ -161,4 +188,6 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], list[list[int]]]] = {
     "heads as a number": (around(LiteralHeads), [[8, 1], [3, 4]]),
     "linear attention": (around(LinearHeads), [[8, 1], [3, 2]]),
     "cross attention": (CrossHeads, [[8, 1], [3, 2]]),
+    "torch's attention": (around(TorchHeads), [[4, 2]]),
+    "torch's cross attention": (TorchCrossHeads, [[2, 4], [6, 1], [8, 1]]),
 }

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from vfikit.compress import check_groups, couple, slice_channels
+from vfikit.compress import check_groups, couple, rebuild, resize, slice_channels, widths
 
 from .attention_nets import tokens
 from .nets import conv
@@ -47,10 +47,39 @@ def test_layer_norm():
         assert (small(*inputs) - net(*inputs)).abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_rms_norm(affine):
+    """As a layer norm: its channels go with what it norms."""
+    torch.manual_seed(0)
+    net, inputs = Mixer(nn.RMSNorm(8, elementwise_affine=affine)).double().eval(), frames()
+    stream, inside = couple(net, inputs).groups
+    assert [stream.units, inside.units] == [8, 16]
+    assert check_groups(net, [stream, inside], [inputs]) < 1e-12
+    assert ("norm.weight" in {member.tensor for member in stream.members}) == affine
+    small = slice_channels(net, {stream: range(6)})
+    assert small.norm.normalized_shape == (6,)
+    with torch.no_grad():
+        normed = tokens(small.first(*inputs))
+        scale = normed.square().mean(-1, keepdim=True).add(torch.finfo(torch.float64).eps).rsqrt()
+        weight = net.norm.weight[:6] if affine else 1.0
+        torch.testing.assert_close(small.norm(normed), normed * scale * weight)
+    again = resize(Mixer(nn.RMSNorm(8, elementwise_affine=affine)).double(), widths(small))
+    again.load_state_dict(small.state_dict())
+    assert torch.equal(again(*inputs), small(*inputs))
+    assert rebuild(net, widths(small))(*inputs).shape == (1, 3, 6, 8)
+
+
+class Centred(nn.Module):
+    """A norm written out, without a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(-1, keepdim=True)
+
+
 def test_a_norm_that_is_no_layer_of_ours_keeps_its_width():
-    coupling = couple(Mixer(nn.RMSNorm(8)).double(), frames())
+    coupling = couple(Mixer(Centred()).double(), frames())
     assert [group.units for group in coupling.groups] == [16]
-    assert "a sum over channels in norm (RMSNorm)" in coupling.kept["norm.weight", 0]
+    assert "a sum over channels in norm (Centred)" in coupling.kept["first.weight", 0]
 
 
 @pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])

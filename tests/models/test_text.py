@@ -14,7 +14,7 @@ from vfikit.files import InputError
 from vfikit.models import build
 from vfikit.models.text import encode_text
 from vfikit.models.video_ldm import VideoLDMNet
-from vfikit.tasks import generation
+from vfikit.recipe import show_subject
 from vfikit.video.clip import write_clip
 
 from ..test_recipes_cli import recipe
@@ -74,7 +74,7 @@ def test_a_subject_gives_its_layers_and_its_encoder_to_space_alone(
     original, tuned = encoders["original"], encoders["tuned"]
     in_time = {name: x.clone() for name, x in net.generator.state_dict().items() if ".spatial." not in name}
     in_time = {name: x for name, x in in_time.items() if ".attentions." in name}
-    generation.show(net, tuned)
+    show_subject(net, tuned)
     unet, _ = stable_diffusion(tmp_path)  # the same weights
     ours = net.generator.unet.mid_block.attentions[0].spatial
     assert torch.equal(ours.proj_out.weight, unet.mid_block.attentions[0].proj_out.weight)
@@ -95,9 +95,9 @@ def test_a_subject_gives_its_layers_and_its_encoder_to_space_alone(
 
 def test_who_takes_no_subject_says_so(net: VideoLDMNet, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no text_encoder in it"):
-        generation.show(net, tmp_path)
+        show_subject(net, tmp_path)
     with pytest.raises(ValueError, match="cannot take a subject"):
-        generation.show(build("lvdm", "small"), tmp_path)
+        show_subject(build("lvdm", "small"), tmp_path)
 
 
 def test_captions_train_and_a_subject_is_shown_from_the_command_line(encoders: dict[str, Path], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from torch.utils import _pytree
 from .atoms import Atoms
 from .folds import Sets
 from .groups import Coupling, CouplingError, Group, Member
-from .resize import SIZES, has_weights, own_tensors
+from .resize import SIZES, own_tensors, weights
 from .slicing import with_copies
 from .tracing import Comparer, Labeller, Limit, Misfit, Step, tensors_of
 
@@ -213,8 +213,9 @@ def _role(model: nn.Module, tensor: str, axis: int) -> str:
     module = model.get_submodule(path)
     if name in SIZES:
         return "size"
-    if not has_weights(module):
+    names = weights(module)
+    if not names:
         return "norm"
-    if name != "weight":
+    if name not in names:
         return "out"
     return "out" if axis == (1 if isinstance(module, _ConvTransposeNd) else 0) else "in"

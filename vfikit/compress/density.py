@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from .resize import has_weights
+from .resize import weights
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ def density(model: nn.Module) -> Density:
     """Nonzero weights over all weights of each convolution and linear layer, and over all trainable tensors."""
     layers, sizes = {}, {}
     for path, module in model.named_modules():
-        if has_weights(module):
-            weight = cast(torch.Tensor, module.weight)  # a property where weights are normalised
-            layers[path] = int(torch.count_nonzero(weight)) / max(1, weight.numel())
-            sizes[path] = weight.numel()
+        if names := weights(module):  # attributes that are no parameters where weights are normalised
+            tensors = [cast(torch.Tensor, getattr(module, name)) for name in names]
+            sizes[path] = sum(x.numel() for x in tensors)
+            layers[path] = sum(int(torch.count_nonzero(x)) for x in tensors) / max(1, sizes[path])
     trainable = [param for param in model.parameters() if param.requires_grad]
     alive = sum(int(torch.count_nonzero(param)) for param in trainable)
     return Density(layers, sizes, alive / max(1, sum(param.numel() for param in trainable)))

@@ -15,11 +15,11 @@ Model = TypeVar("Model", bound=nn.Module)
 Width = dict[str, int]
 # Integers that modules other than layers keep, under these names: how many heads, and how many channels go in or out.
 HEADS = ("heads", "num_heads", "n_heads", "nheads", "n_head", "nhead", "num_attention_heads")
-CHANNELS_IN = ("channels", "in_channels")
+CHANNELS_IN = ("channels", "in_channels", "embed_dim")
 CHANNELS_OUT = ("out_channels",)
 NORMED = ("num_channels", "num_features", "normalized_shape")  # by norms that have no tensors
 SIZES = (*HEADS, *CHANNELS_IN, *CHANNELS_OUT, *NORMED)
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 LAYERS = (_ConvNd, nn.Linear, *NORMS, nn.PReLU, nn.Embedding)  # what ``resize`` gives new tensors
 
 
@@ -57,7 +57,7 @@ def resize(model: Model, widths: Mapping[str, Width]) -> Model:
         known = width.keys() == current.keys() and min(width.values()) > 0
         if not known or width["in"] % groups or width["out"] % groups:
             raise ValueError(f"resize: {path} cannot have {dict(width)}, expected like {current}, multiples of groups")
-        if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm | nn.PReLU) and width["in"] != width["out"]:
+        if isinstance(module, (*NORMS, nn.PReLU)) and width["in"] != width["out"]:
             raise ValueError(f"resize: {path} cannot have {dict(width)}, expected in and out equal")
     for path, width in widths.items():
         if not isinstance(modules[path], LAYERS):
@@ -79,8 +79,9 @@ def rebuild(model: Model, widths: Mapping[str, Width], modules: Sequence[str] = 
     ):  # from the leaves up: a whole net's own rule has the last word
         if modules and not inside(path, modules):
             continue
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))  # of torch's attention
+        if reset is not None:
+            reset()
         elif any(True for _ in module.parameters(recurse=False)):
             raise ValueError(f"rebuild: {path} ({type(module).__name__}) has weights but no reset_parameters()")
     return small
@@ -96,7 +97,7 @@ def _width(module: nn.Module) -> Width | None:
             return {"in": module.num_channels, "out": module.num_channels, "groups": module.num_groups}
         case _NormBase():
             return {"in": module.num_features, "out": module.num_features}
-        case nn.LayerNorm():
+        case nn.LayerNorm() | nn.RMSNorm():
             return {"in": module.normalized_shape[-1], "out": module.normalized_shape[-1]}
         case nn.PReLU():
             return {"in": module.num_parameters, "out": module.num_parameters}
@@ -113,12 +114,17 @@ def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in tensors if name in kept and tensor.ndim > 0]
 
 
-def has_weights(module: nn.Module) -> bool:
-    """Convolutions and linear layers; and modules of others with a ``weight`` (out, in, kernel ..) of their own."""
+def weights(module: nn.Module) -> list[str]:
+    """The names of what multiplies in ``module`` itself: the weight of a convolution or a linear layer.
+
+    Of torch's attention its projections; of modules of others a ``weight`` (out, in, kernel ..) of their own.
+    """
+    if isinstance(module, nn.MultiheadAttention):
+        return [name for name, x in module.named_parameters(recurse=False) if name.endswith("proj_weight")]
     if isinstance(module, LAYERS):
-        return isinstance(module, _ConvNd | nn.Linear)
+        return ["weight"] if isinstance(module, _ConvNd | nn.Linear) else []
     weight = module._parameters.get("weight")
-    return weight is not None and weight.ndim >= 3
+    return ["weight"] if weight is not None and weight.ndim >= 3 else []
 
 
 def _set_own(module: nn.Module, width: Width) -> None:
@@ -152,7 +158,7 @@ def set_sizes(module: nn.Module, width: Width) -> None:
             module.num_channels, module.num_groups = width["out"], width["groups"]
         case _NormBase():
             module.num_features = width["out"]
-        case nn.LayerNorm():
+        case nn.LayerNorm() | nn.RMSNorm():
             module.normalized_shape = (*module.normalized_shape[:-1], width["out"])
         case nn.PReLU():
             module.num_parameters = width["out"]
@@ -172,8 +178,8 @@ def _set(module: nn.Module, width_in: int, width_out: int, groups: int) -> None:
             shapes = {"weight": (width_in, width_out)}
         case nn.Linear():
             shapes = {"weight": (width_out, width_in), "bias": (width_out,)}
-        case nn.LayerNorm():
-            shapes = dict.fromkeys(("weight", "bias"), tuple(module.normalized_shape))
+        case nn.LayerNorm() | nn.RMSNorm():
+            shapes = dict.fromkeys(("weight", "bias"), tuple(module.normalized_shape))  # an RMS norm has no bias
         case _:
             shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (width_out,))
     for name, shape in shapes.items():

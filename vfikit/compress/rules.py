@@ -2,7 +2,8 @@
 
 One rule an operation (specified by its aten name), a few lines each; an operation without a rule fixes the channels
 that reach it, so that nothing wrong is ever cut. ``CHANNEL_MAPS`` holds the same for whole Modules: those whose inside
-has no channels to cut, or whose rearrangement only the Module knows. A new layer adds one line there.
+has no channels to cut, or whose rearrangement only the Module knows. A new layer adds one line there. Their rules are
+given the arguments of ``forward`` in its order, and last a dict of the Module's parameters.
 """
 
 from collections.abc import Sequence
@@ -28,13 +29,6 @@ def samples_first(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
 def last_axis(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     """The first argument's channels stay the last axis."""
     atoms.set(out, [*[None] * (out.ndim - 1), atoms.of(args[0])[-1]])
-
-
-CHANNEL_MAPS: dict[type[nn.Module], Rule] = {
-    AdaCoF: samples_first,
-    CutPatches: last_axis,
-    JoinPatches: last_axis,
-}
 
 
 def pointwise(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
@@ -142,6 +136,33 @@ def layer_norm(atoms: Atoms, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> 
     atoms.set(out[0], labels)
 
 
+def rms_norm(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
+    x, affine = args[0], tuple(args[-1].values())
+    layer_norm(atoms, (x, affine[0].shape if affine else (), *affine), (out,))
+
+
+def multihead_attention(atoms: Atoms, args: tuple[Any, ...], out: tuple[Tensor, Any]) -> None:
+    """torch's own takes its heads together to be as wide as the query: a head goes with as many channels of that."""
+    streams, parameters = [atoms.of(x)[-1] for x in args[:3]], args[-1]
+    heads, outputs, why = atoms.counters[0], None, "an attention of fixed channels"
+    width = args[0].shape[-1] // len(heads)
+    atoms.join(atoms.blocks(streams[0], width), heads, why)
+    for name, tensor in parameters.items():
+        labels = atoms.of(tensor)
+        if name.startswith("out_proj"):
+            outputs = atoms.join(outputs, labels[0], why) if name.endswith("bias") else labels[0]
+        elif name.endswith("weight"):
+            for stream in streams if name == "in_proj_weight" else [streams["qkv".index(name[0])]]:
+                atoms.join(labels[1], stream, why)
+        for axis in (0, 1) if name.startswith("bias_") else ():
+            atoms.fix(labels[axis], "one more key and value")
+        inner = labels[{"out_proj.weight": 1, "bias_k": 2, "bias_v": 2}.get(name, 0)]
+        if name != "out_proj.bias" and inner is not None:
+            for part in inner.reshape(-1, width * len(heads)):  # queries, keys and values in one, or one of them
+                atoms.join(atoms.blocks(part, width), heads, why)
+    atoms.set(out[0], [*[None] * (out[0].ndim - 1), outputs])
+
+
 def reduce(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     """Sums, means, maxima and softmax over the axes named by the second argument, all where it names none."""
     x, labels = args[0], atoms.of(args[0])
@@ -168,6 +189,13 @@ def gated(atoms: Atoms, args: tuple[Any, ...], out: Tensor) -> None:
     atoms.set(out, labels)
 
 
+CHANNEL_MAPS: dict[type[nn.Module], Rule] = {
+    AdaCoF: samples_first,
+    CutPatches: last_axis,
+    JoinPatches: last_axis,
+    nn.RMSNorm: rms_norm,
+    nn.MultiheadAttention: multihead_attention,
+}
 DEFORMABLE = ("vfikit::deform_conv2d", "torchvision::deform_conv2d")
 RULES: dict[str, Rule] = {
     **RESHAPES,

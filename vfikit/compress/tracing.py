@@ -1,6 +1,7 @@
 """Runs a network on ``meta`` and sees every operation, with the module it is in, for a limited time."""
 
 import ctypes
+import inspect
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -136,7 +137,9 @@ def _watched(model: nn.Module, watcher: Watcher) -> Iterator[None]:
             if type(module) in CHANNEL_MAPS:
                 watcher.paused -= 1
                 if not watcher.paused:
-                    watcher.seen(CHANNEL_MAPS[type(module)], type(module).__name__, args, kwargs, out)
+                    given = inspect.signature(module.forward).bind(*args, **kwargs).arguments.values()
+                    known = (*given, dict(module.named_parameters()))
+                    watcher.seen(CHANNEL_MAPS[type(module)], type(module).__name__, known, {}, out)
             if not watcher.paused:
                 watcher.left(tensors_of(out))
             watcher.stack.pop()
@@ -210,7 +213,7 @@ class Labeller(Watcher):
         path, module, _ = self.stack[-1]
         if isinstance(module, NORMS) and not module.state_dict():
             name = next(name for name in NORMED if name in vars(module))
-            labels = self.atoms.of(inputs[0])[-1 if isinstance(module, nn.LayerNorm) else 1]
+            labels = self.atoms.of(inputs[0])[-1 if name == "normalized_shape" else 1]
             if labels is not None:
                 self.atoms.join(labels, self.atoms.new(_join(path, name), 0, len(labels)), "a norm of fixed channels")
         self._store(CHANNELS_IN, inputs[:1])
@@ -224,7 +227,7 @@ class Labeller(Watcher):
         for name, size in stored(module, names).items():
             for x in tensors:
                 axes = [axis for axis in (1, x.ndim - 1) if x.ndim > 1 and x.shape[axis] == size]
-                labels = next((self.atoms.of(x)[axis] for axis in axes), None)
+                labels = next((own for axis in axes if (own := self.atoms.of(x)[axis]) is not None), None)
                 if labels is not None:
                     self.atoms.join(labels, self.atoms.new(_join(path, name), 0, size), "channels counted")
 

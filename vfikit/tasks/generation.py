@@ -2,15 +2,10 @@
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from .. import checkpoints
-from ..files import InputError
 
 
 class Request(NamedTuple):
@@ -37,27 +32,6 @@ def check(model: Any) -> None:
     """Raises ValueError for a model that makes no videos."""
     if not hasattr(model, "generate"):
         raise ValueError(f"{type(model).__name__} makes no videos, expected a generative model (lvdm, video-ldm)")
-
-
-def read_by(model: Any, encoder: str) -> None:
-    """From now on, prompts are read by this text encoder of transformers: a name or a folder."""
-    if not hasattr(model.config, "text_encoder"):
-        raise ValueError(f"{type(model).__name__} reads no text")
-    model.config = replace(model.config, text_encoder=encoder)
-
-
-def show(model: Any, subject: Path) -> None:
-    """Gives Video-LDM's layers in space the weights and the text encoder of an image model tuned to a subject.
-
-    ``subject`` is its folder as diffusers' DreamBooth scripts write it. The temporal layers stay as they are and read
-    the prompt by the model's own text encoder.
-    """
-    if not hasattr(model.config, "spatial_text_encoder"):
-        raise ValueError(f"{type(model).__name__} cannot take a subject, expected a video-ldm")
-    if not (subject / "text_encoder").is_dir():
-        raise InputError(f"{subject}: no text_encoder in it, expected a folder that diffusers saved a tuned model to")
-    checkpoints.load_published(model, subject)
-    model.config = replace(model.config, spatial_text_encoder=str(subject))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from .denoiser import DecoderMixers, Given, VideoDenoiser, to_noise
 from .generation import Request, generate_latents
 from .published import loadable, published_keys
 from .schedule import condition
-from .texts import Texts, of_labels, of_prompt, spread
+from .texts import Texts, of_embeds, of_labels, of_prompt, spread
 from .upsampler import Noised, Upsampler
 
 
@@ -138,17 +138,13 @@ class VideoLDMNet(Pretrained):
         More frames than a window holds are predicted, window after window, from the last two; with ``frames`` (B, S, 3,
         H, W) the video continues those, which it begins with, at their size. With ``interpolations`` (1 or 2) a quarter
         or a sixteenth of the frames are made so, and three put between every two, once or twice. ``upsample`` gives
-        four times the sides. ``temporal_prompt_embeds`` is what the temporal layers read of the prompt where the
-        spatial ones read ``prompt_embeds`` of a tuned text encoder; of words, the config's encoders see to that.
-        ``context_guidance_scale`` leans further towards
-        what the known frames ask for. Raises ValueError for what this model has no network for.
+        four times the sides. ``temporal_prompt_embeds`` is what the temporal layers read where the spatial ones read
+        ``prompt_embeds`` of a tuned text encoder; of words, the config's encoders see to it. ``context_guidance_scale``
+        leans towards what the known frames ask for. Raises ValueError for what this model has no network for.
         """
         videos = num_videos if frames is None else len(frames)
-        embeds = None
-        if prompt_embeds is not None:
-            negative = torch.zeros_like(prompt_embeds) if negative_prompt_embeds is None else negative_prompt_embeds
-            embeds = Texts(prompt_embeds, negative, temporal_prompt_embeds, temporal_negative_prompt_embeds)
-        texts = self.texts(videos, prompt, negative_prompt, embeds, labels)
+        embeds = (prompt_embeds, negative_prompt_embeds, temporal_prompt_embeds, temporal_negative_prompt_embeds)
+        texts = self.texts(videos, prompt, negative_prompt, of_embeds(*embeds), labels)
         request = Request(
             (videos, num_frames, *self.latent_size(height, width, frames)),
             *(texts, guidance_scale, context_guidance_scale),

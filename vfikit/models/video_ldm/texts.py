@@ -31,6 +31,15 @@ def of_labels(net: "VideoLDMNet", videos: int, labels: list[int]) -> Texts:
     return Texts(net.no_text(videos, torch.tensor([labels] * videos, device=nothing.device)), nothing)
 
 
+def of_embeds(
+    embeds: Tensor | None, negative: Tensor | None, temporal: Tensor | None, temporal_negative: Tensor | None
+) -> Texts | None:
+    """Embeddings as they are given; zeros to lead away from where there are none."""
+    if embeds is None:
+        return None
+    return Texts(embeds, torch.zeros_like(embeds) if negative is None else negative, temporal, temporal_negative)
+
+
 def of_prompt(net: "VideoLDMNet", prompt: str | list[str], negative_prompt: str) -> Texts:
     """Prompts as the config's text encoders read them."""
     encoder, spatial = net.config.text_encoder, net.config.spatial_text_encoder
