@@ -143,9 +143,7 @@ def test_any_graph(steps, width, seed):
     with torch.no_grad():
         for group, units in keep.items():
             gone = set(range(group.units)) - set(units)
-            for member in (
-                m for m in group.members if m.role == "in" or (m.tensor.endswith("in_proj_weight") and m.axis)
-            ):
+            for member in (m for m in group.members if m.role == "in"):
                 dead = torch.tensor([i for unit in gone for i in member.indices[unit]], dtype=torch.long)
                 tensors[member.tensor].data.index_fill_(member.axis, dead, 0.0)
         small = slice_channels(net, keep)

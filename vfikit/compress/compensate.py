@@ -105,7 +105,7 @@ def compensate(model: Model, keep: Mapping[Group, Sequence[int]], moments: Mappi
     removed: dict[str, set[int]] = {}
     for group, units in keep.items():
         for member in group.members:
-            if member.role == "in" and member.tensor.endswith(".weight"):
+            if member.role == "in" and member.tensor.rpartition(".")[2] == "weight":
                 gone = set(range(group.units)) - set(units)
                 removed.setdefault(member.module, set()).update(i for unit in gone for i in member.indices[unit])
     for path, indices in removed.items():

@@ -23,7 +23,7 @@ from torch.utils import _pytree
 from .atoms import Atoms
 from .folds import Sets
 from .groups import Coupling, CouplingError, Group, Member
-from .resize import SIZES, own_tensors, weights
+from .resize import SIZES, own_tensors, weight_names
 from .slicing import with_copies
 from .tracing import Comparer, Labeller, Limit, Misfit, Step, tensors_of
 
@@ -213,7 +213,7 @@ def _role(model: nn.Module, tensor: str, axis: int) -> str:
     module = model.get_submodule(path)
     if name in SIZES:
         return "size"
-    names = weights(module)
+    names = weight_names(module)
     if not names:
         return "norm"
     if name not in names:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from .resize import weights
+from .resize import weight_names
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def density(model: nn.Module) -> Density:
     """Nonzero weights over all weights of each convolution and linear layer, and over all trainable tensors."""
     layers, sizes = {}, {}
     for path, module in model.named_modules():
-        if names := weights(module):  # attributes that are no parameters where weights are normalised
+        if names := weight_names(module):  # attributes that are no parameters where weights are normalised
             tensors = [cast(torch.Tensor, getattr(module, name)) for name in names]
             sizes[path] = sum(x.numel() for x in tensors)
             layers[path] = sum(int(torch.count_nonzero(x)) for x in tensors) / max(1, sizes[path])

@@ -114,7 +114,7 @@ def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in tensors if name in kept and tensor.ndim > 0]
 
 
-def weights(module: nn.Module) -> list[str]:
+def weight_names(module: nn.Module) -> list[str]:
     """The names of what multiplies in ``module`` itself: the weight of a convolution or a linear layer.
 
     Of torch's attention its projections; of modules of others a ``weight`` (out, in, kernel ..) of their own.
