@@ -1,18 +1,19 @@
-"""Measures an interpolation model on triplets (PSNR, SSIM, interpolation error, LPIPS, FloLPIPS, FID), or one that
-fills holes on clips (PSNR, SSIM, VFID, warping error, flicker, multiply-adds).
+"""Measures an interpolation model on triplets (PSNR, SSIM, interpolation error, LPIPS, FloLPIPS, FID), one that fills
+holes on clips (PSNR, SSIM, VFID, warping error, flicker, multiply-adds), or one that makes videos against real clips
+(frechet_random, which needs no weights, FVD, KVD, inception score, FID, CLIPSIM).
 
     python recipes/evaluate.py --baselines average
     python recipes/evaluate.py --model cdfi --preset published --checkpoint cdfi.pth --data PATH
     python recipes/evaluate.py --model e2fgvi-hq --checkpoint e2fgvi.safetensors --baselines still,flow,exact_flow
     python recipes/evaluate.py --model ldmvfi --checkpoint ldmvfi.safetensors --steps 1 2 4 8 20 50 200
+    python recipes/evaluate.py --model lvdm --data UCF-101 --limit 2048 --published --i3d-weights i3d.pt
 
 Frames are read unaugmented. All metrics are of the frame as an 8-bit file holds it, but psnr_raw, which is of the raw
 output; docs/train-and-evaluate.md says what each is. Writes report.json and report.md, per image and on average, prints
 the table of means and where they are.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,8 +23,17 @@ from tqdm import tqdm
 
 from vfikit import checkpoints, evaluation, recipe
 from vfikit.data import open_clips, open_triplets
-from vfikit.files import InputError, atomic
-from vfikit.tasks import TASKS, inpainting, inpainting_quality, interpolation, judges, latent_interpolation
+from vfikit.files import InputError
+from vfikit.tasks import (
+    TASKS,
+    generation,
+    inpainting,
+    inpainting_quality,
+    interpolation,
+    judges,
+    latent_interpolation,
+    video_judges,
+)
 
 ALL = (*interpolation.METRICS, *judges.NEEDS)
 USUAL = ("psnr", "psnr_raw", "ssim", "ssim_gaussian", "ie", "nie", "lpips_unscaled", "lpips_scaled")
@@ -41,8 +51,9 @@ class Config:
     data: str = "synthetic"
     """synthetic, or PATH[@PART], several joined by commas; the test part of what has one. Parts: train, test, all, or a
     published evaluation's: davis, vfitex, bvihfr, easy, medium, hard, extreme (SNU-FILM)."""
-    size: int = 256
-    """Side of synthetic frames; folders are measured at their own size."""
+    size: int | None = None
+    """Side of synthetic frames, 256 unless given (folders are measured at their own size); of made videos and the clips
+    beside them, the model's own unless given."""
     metrics: str | None = None
     """What to measure, joined by commas; by default all but psnr_capped and ssim_volume, and what its weights are
     given for of lpips_alex, flolpips and fid."""
@@ -56,23 +67,28 @@ class Config:
     inception_weights: Path | None = None
     """For fid: pt_inception-2015-12-05 (.pth)."""
     i3d_weights: Path | None = None
-    """For vfid: I3D's on Kinetics, RGB (.pth)."""
+    """For vfid, fvd and kvd: I3D's on Kinetics, RGB (.pth)."""
+    c3d_weights: Path | None = None
+    """For inception_score: C3D; published figures are of one tuned on UCF-101."""
+    clip_weights: str | None = None
+    """For clipsim: CLIP as transformers takes it, a folder or a name (openai/clip-vit-base-patch32)."""
     resize: tuple[int, int] | None = None
     """Height and width that clips are resized to; published: 240 432."""
     frames: int | None = None
-    """Frames to take of each clip; all where left out."""
+    """Frames to take of each clip; all where left out. Of a made video: 16 where left out."""
     published: bool = False
-    """Fill clips as the published program does: all references, its padding, rounding and blending."""
+    """Fill clips as the published program does: all references, its padding, rounding and blending. FVD and KVD as LVDM
+    measured them."""
     steps: tuple[int, ...] = ()
     """Numbers of denoising steps to measure one by one, of a model that samples (ldmvfi): a curve of quality and time,
-    beside frames decoded from a latent of zeros and of noise."""
+    beside frames decoded from a latent of zeros and of noise. Of made videos: one number."""
     baselines: str = ""
     """average, repeat or average,repeat: also measure the mean of the two frames, or the first one. Of clips: still,
     flow, exact_flow: holes filled from other frames as if nothing moved, along the model's own flows, or exact ones."""
     limit: int | None = None
-    """Triplets to measure; all where left out."""
+    """Triplets or clips to measure; all where left out."""
     seed: int = 0
-    """Of the synthetic scenes."""
+    """Of the synthetic scenes, and of what videos are made from."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where to run."""
     out: Path | None = None
@@ -105,51 +121,14 @@ def load_judge(name: str, path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-class Timed:
-    """Calls ``method`` and keeps how long the last call took, in ``seconds``."""
-
-    def __init__(self, method: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.method, self.seconds = method, 0.0
-
-    def __call__(self, frame0: Tensor, frame1: Tensor) -> Tensor:
-        start = time.perf_counter()
-        frame = self.method(frame0, frame1)
-        if frame.is_cuda:
-            torch.cuda.synchronize()
-        self.seconds = time.perf_counter() - start
-        return frame
-
-
-def draw(steps: Sequence[int], means: dict[str, dict[str, float]], path: Path) -> None:
-    """PSNR and seconds a frame against denoising steps; what the decoder reaches without a latent as lines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, quality = plt.subplots(figsize=(6, 4))
-    named = {n: means[f"{n} step{'s' * (n > 1)}"] for n in sorted(steps)}
-    quality.plot(named.keys(), [row["psnr"] for row in named.values()], "o-", label="sampled latent")
-    for name, style in (("latent of zeros", "--"), ("latent of noise", ":")):
-        quality.axhline(means[name]["psnr"], linestyle=style, color="gray", label=name)
-    quality.set(xscale="log", xlabel="denoising steps", ylabel="PSNR (dB)")
-    quality.legend()
-    seconds = quality.twinx()
-    seconds.plot(named.keys(), [row["seconds"] for row in named.values()], "s-", color="tab:red")
-    seconds.set(ylabel="seconds a frame (red)", yscale="log")
-    figure.tight_layout()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
-
-
 def main(config: Config) -> None:
-    of_clips = TASKS.get(config.model) is inpainting
-    measured = measure_clips(config) if of_clips else measure_triplets(config)
+    makes = generation.makes_videos(recipe.build_on_meta(config.model, config.preset))
+    of_clips = measure_videos if makes else measure_clips if TASKS.get(config.model) is inpainting else None
+    measured = measure_triplets(config) if of_clips is None else of_clips(config)
     folder = recipe.out_folder("evaluate", config.out)
     evaluation.write(folder, f"{config.model} ({config.preset}) on {config.data}", asdict(config), measured)
-    if config.steps:
-        draw(config.steps, measured.means, folder / "steps.png")
+    if config.steps and not makes:
+        latent_interpolation.draw_steps(config.steps, measured.means, folder / "steps.png")
         print(f"the curve of quality and time by steps is {folder / 'steps.png'}")
     print(f"report.json and report.md are in {folder}")
 
@@ -159,7 +138,7 @@ def measure_triplets(config: Config) -> evaluation.Measured:
     chosen = None if config.metrics is None else names(config.metrics, "metrics", ALL)
     check_steps(config, chosen)
     baselines = names(config.baselines, "baselines", tuple(interpolation.BASELINES))
-    data = open_triplets(config.data, "test", config.size, config.seed)
+    data = open_triplets(config.data, "test", config.size or 256, config.seed)
     model = recipe.load_model(config.model, config.preset, config.checkpoint, config.device)
     judged = judges.Judges(load_weights(config, judges.WEIGHTS), config.device)
     wanted = chosen or [name for name in ALL if name in USUAL or name in judged.names]
@@ -174,7 +153,7 @@ def measure_triplets(config: Config) -> evaluation.Measured:
     rows: dict[str, list[evaluation.Row]] = {}
     means: dict[str, dict[str, float]] = {}
     for name, method in methods.items():
-        timed = Timed(method)
+        timed = evaluation.Timed(method)
         measured = interpolation.measure(timed, data, computed, judged, config.limit, config.device)
         times = [{**row, "seconds": timed.seconds} for row in tqdm(measured, desc=name, total=count)]
         rows[name] = times if config.steps else [{k: v for k, v in row.items() if k != "seconds"} for row in times]
@@ -192,8 +171,8 @@ def measure_clips(config: Config) -> evaluation.Measured:
     wanted = list(inpainting_quality.METRICS)
     if config.metrics is not None:
         wanted = names(config.metrics, "metrics", inpainting_quality.METRICS)
-    synthetic = config.data == "synthetic"
-    clips = open_clips(config.data, "test", (config.size, config.size) if synthetic else None, config.seed)
+    synthetic, side = config.data == "synthetic", config.size or 256
+    clips = open_clips(config.data, "test", (side, side) if synthetic else None, config.seed)
     data = inpainting_quality.HoledClips(clips, config.resize, config.frames)
     model = recipe.load_model(config.model, config.preset, config.checkpoint, config.device)
     known = inpainting_quality.baselines(model)
@@ -219,6 +198,33 @@ def measure_clips(config: Config) -> evaluation.Measured:
             means[name]["vfid"] = judged.vfid.compute()
     extra = {"multiply-adds of 5 + 3 frames 432x240 (G)": inpainting_quality.multiply_adds(model)}
     return evaluation.Measured("clip", wanted, computed, ("vfid",), inpainting_quality.NEEDS, rows, means, extra)
+
+
+def measure_videos(config: Config) -> evaluation.Measured:
+    """Of a model that makes videos: as many as there are real clips, all of them against all of those."""
+    wanted = list(video_judges.NEEDS)
+    if config.metrics is not None:
+        wanted = names(config.metrics, "metrics", tuple(video_judges.NEEDS))
+    if len(config.steps) > 1 or config.baselines:
+        raise InputError(f"--steps, --baselines: got several for {config.model}, expected one number of steps")
+    model = recipe.load_model(config.model, config.preset, config.checkpoint, config.device)
+    if config.clip_weights is not None and not model.config.text_encoder:
+        raise InputError(f"--clip-weights: {config.model}, preset {config.preset}, makes no videos of texts")
+    size = model.config.size if config.size is None else (config.size, config.size)
+    data = open_clips(config.data, "test", size, config.seed)
+    weights = load_weights(config, video_judges.WEIGHTS)
+    judged = video_judges.VideoJudges(weights, config.clip_weights, config.published, config.device)
+    count = min(len(data), config.limit or len(data))
+    if count < 2:
+        raise InputError(f"{config.model}: got {count} clip, expected at least two")
+    steps = config.steps[0] if config.steps else None
+    videos = generation.sampled(model, data, config.frames or 16, count, steps, config.seed)
+    for video in tqdm(videos, desc=config.model, total=count):
+        judged.add(video.made, video.real, [video.text])
+    rows = {config.model: [{"name": data.name(index)} for index in range(count)]}
+    means, computed = {config.model: judged.compute()}, [name for name in wanted if name in judged.names]
+    needs = video_judges.NEEDS
+    return evaluation.Measured("video", wanted, computed, tuple(needs), needs, rows, means, {})
 
 
 def check_steps(config: Config, metrics: list[str] | None) -> None:

@@ -37,20 +37,35 @@ class Config(TrainingConfig):
     """What is trained; all but the autoencoder need a trained one in --init."""
     preset: str = "small"
     """Size of the model, small or one of the published."""
+    from_short: bool = False
+    """Begin prediction or interpolation with the weights for short clips in --init; published: anew."""
     data: str = "synthetic"
     """synthetic, a folder of videos or of folders of frames (UCF-101, Sky Timelapse, TaiChi), or a .csv list."""
     batch_size: int = 2
     """Clips a step and process; published: 1 for the autoencoder, then 3, 2 and 2."""
     size: int = 64
     """Side of the clips in pixels; published: 256."""
+    crop: int | None = None
+    """Side of the random squares cut from clips to train on; whole clips unless given, as published."""
     stride: int = 1
     """Frames from one frame of a clip to the next."""
     lr: float = 2e-4
     """Learning rate; published: 3.6e-5 for the autoencoder, 6e-5 for short clips, 8e-5 for the others."""
+    betas: tuple[float, float] | None = None
+    """Of Adam; 0.5 and 0.9 for the autoencoder, 0.9 and 0.999 for U-Nets unless given, as published."""
+    warmup: int = 0
+    """Steps over which the learning rate rises."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Whether the learning rate falls to zero at the last step; published: constant."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 for none (published)."""
     norm: Literal["l1", "l2"] = "l1"
     """Of the autoencoder's reconstruction: as in the published code (l1), or as in the paper (l2)."""
     kl: float = 1e-6
     """Weight of the posterior's divergence in the autoencoder's loss; published: 0."""
+    tint: float = 0.0
+    """Deviation of a colour that is added to each clip for the autoencoder; published: 0. Brightness is learned first:
+    without it a short training ends in grey."""
     lpips_weights: Path | None = None
     """State dict of the LPIPS VGG network (.pth) for the perceptual term (published); without it there is none."""
     discriminator_start: int | None = None
@@ -96,6 +111,8 @@ class Networks:
     def __init__(self, config: Config, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         model = starting_point(config).to(device)
+        if config.from_short:
+            task.begin_with_short(model, config.stage)
         model.requires_grad_(False)
         self.stage = Stage(model, config).to(device)
         self.module: Any = self.stage
@@ -104,9 +121,8 @@ class Networks:
             self.stage.trained.checkpoint_blocks()
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         parameters = list(self.stage.trained.parameters())
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=config.lr, foreach=True)
-        if self.stage.game is not None:
-            self.optimizer = torch.optim.Adam(parameters, lr=config.lr, betas=(0.5, 0.9), foreach=True)
+        kind, betas = (torch.optim.AdamW, (0.9, 0.999)) if self.stage.game is None else (torch.optim.Adam, (0.5, 0.9))
+        self.optimizer = kind(parameters, lr=config.lr, betas=config.betas or betas, foreach=True)
         self.kept: dict[str, Any] = {"model": model, "average": self.average, "optimizer": self.optimizer}
         self.judge: torch.optim.Optimizer | None = None
         if self.stage.game is not None and (discriminator := self.stage.game.discriminator) is not None:
@@ -135,10 +151,10 @@ def main(config: Config) -> None:
     nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
     run = TrainingRun("train_lvdm", config, accelerate, nets.kept, state)
     frames, strides = task.clip_frames(nets.average, config.stage), (config.stride,)
-    plan = (config.batch_size, config.size, config.seed, config.steps, run.step, run.shard, frames, strides)
+    plan = (config.batch_size, config.crop, config.seed, config.steps, run.step, run.shard, frames, strides)
     with run.over(clips.batches(data, *plan)) as left:
         for batch in left:
-            run.done(take_step(run, nets, batch.frames.to(accelerate.device)))
+            run.done(take_step(config, run, nets, batch.frames.to(accelerate.device)))
             if run.due(config.save_every):
                 run.save(nets.average, stage=config.stage)
             if run.due(config.validate_every):
@@ -151,11 +167,16 @@ def main(config: Config) -> None:
         print(f"weights, state and log are in {run.folder}")
 
 
-def take_step(run: TrainingRun, nets: Networks, frames: Tensor) -> dict[str, Tensor]:
+def take_step(config: Config, run: TrainingRun, nets: Networks, frames: Tensor) -> dict[str, Tensor]:
     """One step of everything; returns what to log."""
+    cosine = config.schedule == "cosine"
+    rate = training.learning_rate(config.lr, run.step, config.steps or 1, config.warmup, cosine)
+    training.set_rate(nets.optimizer, rate)
+    if config.tint > 0 and nets.stage.game is not None:
+        frames = task.tinted(frames, config.tint)
     losses, made = nets.module(frames, run.step)
     parameters = nets.stage.trained.parameters()
-    losses["norm"] = training.descend(run.accelerator, nets.optimizer, losses["loss"], parameters)
+    losses["norm"] = training.descend(run.accelerator, nets.optimizer, losses["loss"], parameters, config.clip)
     if nets.judge is not None and nets.stage.game is not None:
         judged = nets.stage.game.discriminator_loss(made, frames, run.step).total
         losses["discriminator"] = training.judge_step(run.accelerator, nets.judge, judged)

@@ -1,9 +1,13 @@
 """The report of ``recipes/evaluate.py``: figures of one method beside others, what was not computed and why."""
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from .files import atomic, write_json
 
@@ -21,6 +25,21 @@ class Measured(NamedTuple):
     rows: dict[str, list[Row]]
     means: dict[str, dict[str, float]]
     extra: dict[str, float]  # figures of the model alone
+
+
+class Timed:
+    """Calls ``method`` and keeps how long the last call took, in ``seconds``."""
+
+    def __init__(self, method: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.method, self.seconds = method, 0.0
+
+    def __call__(self, frame0: Tensor, frame1: Tensor) -> Tensor:
+        start = time.perf_counter()
+        frame = self.method(frame0, frame1)
+        if frame.is_cuda:
+            torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - start
+        return frame
 
 
 def finite(value: Any) -> Any:
@@ -61,9 +80,10 @@ def write(folder: Path, title: str, settings: Mapping[str, Any], measured: Measu
     note = f"\n\nNot computed: {', '.join(missing)}; see {', '.join(dict.fromkeys(options))}." if missing else ""
     note += "".join(f"\n\n{name}: {value:.4g}" for name, value in found.extra.items())
     single = [name for name in found.wanted if name not in found.of_all]
+    last = f"\n\n## Per {unit}\n\n{table(single, each)}" if single else ""
     head = f"# {title}: means over {len(each)} {unit}s\n\n{table(found.wanted, found.means)}{note}"
     with atomic(folder / "report.md") as path:
-        path.write_text(f"{head}\n\n## Per {unit}\n\n{table(single, each)}\n")
+        path.write_text(f"{head}{last}\n")
     print(table(found.wanted, found.means))
     for name, value in found.extra.items():
         print(f"{name}: {value:.4g}")

@@ -10,13 +10,16 @@ import torch
 from vfikit import checkpoints
 from vfikit.data import open_triplets
 from vfikit.data.images import write_image
+from vfikit.layers import I3D
 from vfikit.models import build
 from vfikit.tasks import interpolation
 from vfikit.tasks.judges import Judges
 
 from ..metrics.test_flolpips import alex
 from ..metrics.test_frechet import inception
+from ..metrics.test_inception_score import weights as c3d
 from ..metrics.test_lpips import weights
+from ..models.toys import toy
 from ..tasks.test_judges import pwcnet
 from ..test_recipes_cli import Done, recipe
 
@@ -194,3 +197,57 @@ def test_wrong_input_about_clips(tmp_path: Path, arguments: tuple[str, ...], mes
     assert done.code == 2, done.stderr
     assert message in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    checkpoints.save(toy("lvdm"), tmp_path / "net.safetensors")
+    return tmp_path
+
+
+VIDEOS = ("--model", "lvdm", "--size", "24", "--frames", "8", "--steps", "2")
+
+
+def test_videos_against_clips(videos: Path) -> None:
+    done = evaluate(videos, *VIDEOS, "--limit", "2", "--out", "out")
+    assert done.code == 0, done.stderr
+    found = report(videos)
+    assert found["videos"] == 2
+    assert found["mean"]["lvdm"].keys() == {"frechet_random"}
+    assert found["mean"]["lvdm"]["frechet_random"] > 0
+    assert found["not_computed"] == ["fvd", "kvd", "inception_score", "fid", "clipsim"]
+    options = "`--i3d-weights`, `--c3d-weights`, `--inception-weights`, `--clip-weights`"
+    assert (
+        f"Not computed: fvd, kvd, inception_score, fid, clipsim; see {options}."
+        in (videos / "out/report.md").read_text()
+    )
+    assert "not computed" in done.stdout
+
+
+@pytest.mark.slow
+def test_videos_by_every_judge(videos: Path) -> None:
+    for name, state in (("i3d", I3D().state_dict()), ("c3d", c3d()), ("inception", inception())):
+        torch.save(state, videos / f"{name}.pt")
+    given = [text for name in ("i3d", "c3d", "inception") for text in (f"--{name}-weights", f"{name}.pt")]
+    done = evaluate(videos, *VIDEOS, "--frames", "16", "--limit", "2", "--published", "--out", "out", *given)
+    assert done.code == 0, done.stderr
+    found = report(videos)
+    assert found["not_computed"] == ["clipsim"]
+    assert found["mean"]["lvdm"]["fid"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--limit", "1"), "got 1 clip, expected at least two"),
+        (("--metrics", "psnr"), "got 'psnr', expected some of frechet_random, fvd"),
+        (("--clip-weights", "somewhere"), "--clip-weights: lvdm, preset small, makes no videos of texts"),
+        (("--baselines", "average"), "--baselines: got several for lvdm"),
+        (("--data", "absent"), "absent: no such folder"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_wrong_input_of_videos(videos: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = evaluate(videos, *VIDEOS, *arguments)
+    assert done.code == 2, done.stderr
+    assert message in done.stderr

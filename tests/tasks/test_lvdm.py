@@ -82,3 +82,22 @@ def test_random_distance_tells_what_is_wrong() -> None:
     shuffled = second[:, torch.randperm(8, generator=torch.Generator().manual_seed(0))]
     assert float(frechet_random(first, shuffled)) > near
     assert torch.equal(RandomFeatures()(first[:1]), RandomFeatures()(first[:1]))
+
+
+def test_tints_are_one_colour_a_clip() -> None:
+    torch.manual_seed(0)
+    frames = torch.full((2, 3, 3, 4, 4), 0.5)
+    added = task.tinted(frames, 0.05) - frames
+    torch.testing.assert_close(added, added[:, :1, :, :1, :1].expand_as(added))
+    assert len(added[:, 0, :, 0, 0].unique()) == 6
+    assert 0 <= task.tinted(frames, 5.0).min() < task.tinted(frames, 5.0).max() <= 1
+
+
+@pytest.mark.parametrize("stage", ["prediction", "interpolation"])
+def test_beginning_with_short(stage: str) -> None:
+    """A clip of which nothing is given is denoised as the U-Net of short clips does."""
+    model, x, t = net(), torch.rand(1, 4, 4, 8, 8), torch.tensor([300])
+    unet, mask = model.unet(stage), torch.zeros(1, 1, 4, 8, 8)
+    assert not torch.allclose(unet(torch.cat([x, mask], 1), t), model.unet("short")(x, t))
+    task.begin_with_short(model, stage)
+    torch.testing.assert_close(unet(torch.cat([x, mask], 1), t), model.unet("short")(x, t))

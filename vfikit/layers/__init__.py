@@ -8,6 +8,7 @@ from .attention import (
     SpatialTransformer,
     TokenAttention,
 )
+from .c3d import C3D
 from .discriminators import ConvDiscriminator, PatchDiscriminator, VideoPatchDiscriminator
 from .focal import FocalAttention, FocalBlock, FusionFeedForward, WindowPooling
 from .gridnet import GridNet
@@ -37,6 +38,7 @@ from .video_attention import JointSpaceTimeAttention, RelativeAttention, SpaceTi
 from .video_resnet import FrameConv3d, VideoDownsample, VideoResBlock, VideoUpsample
 
 __all__ = [
+    "C3D",
     "I3D",
     "BidirectionalPropagation",
     "Conv3DLayer",

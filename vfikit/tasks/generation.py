@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..data import Clips
+
 
 class Request(NamedTuple):
     """What is asked of a generative model; None leaves it to the model. ``frames`` (1, T, 3, H, W) are continued.
@@ -28,9 +30,13 @@ class Request(NamedTuple):
     context_guidance_scale: float | None = None
 
 
+def makes_videos(model: Any) -> bool:
+    return hasattr(model, "generate")
+
+
 def check(model: Any) -> None:
     """Raises ValueError for a model that makes no videos."""
-    if not hasattr(model, "generate"):
+    if not makes_videos(model):
         raise ValueError(f"{type(model).__name__} makes no videos, expected a generative model (lvdm, video-ldm)")
 
 
@@ -50,3 +56,23 @@ def stream(model: Any, request: Request) -> Iterator[Tensor]:
         pieces = iter([model.generate(**asked, generator=generator)])
     for piece in pieces:
         yield from piece[0].float().clamp(0, 1).cpu()
+
+
+class Sampled(NamedTuple):
+    """A video that a model made and a real one, (1, T, 3, H, W) each, and the text that the former was made of."""
+
+    made: Tensor
+    real: Tensor
+    text: str
+
+
+def sampled(
+    model: Any, data: Clips, frames: int, limit: int | None = None, steps: int | None = None, seed: int = 0
+) -> Iterator[Sampled]:
+    """A video for each of the first ``limit`` clips, made of its caption by a model that reads text; seeds count up."""
+    reads, device = bool(model.config.text_encoder), next(model.parameters()).device
+    for index in range(min(len(data), limit or len(data))):
+        real, text = data.read(index, frames)[None].to(device), data.caption(index) if reads else ""
+        size = (real.shape[3], real.shape[4])
+        request = Request(frames, *size, text if reads else None, None, steps, seed=seed + index)
+        yield Sampled(torch.stack(list(stream(model, request)))[None].to(device), real, text)

@@ -1,7 +1,8 @@
 """What training, evaluating and compressing need to know of LDMVFI: two networks, two losses, random times."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..compress import distill
 from ..data import Triplet, Triplets
+from ..files import atomic
 from ..models.ldmvfi.autoencoder import Reconstruction
 from ..models.ldmvfi.net import Denoising
 from . import interpolation
@@ -101,6 +103,29 @@ def by_latent(model: Any) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         return torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
 
     return {"latent of zeros": partial(decoded, make=torch.zeros_like), "latent of noise": partial(decoded, make=noise)}
+
+
+def draw_steps(steps: Sequence[int], means: dict[str, dict[str, float]], path: Path) -> None:
+    """PSNR and seconds a frame against denoising steps; what the decoder reaches without a latent as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, quality = plt.subplots(figsize=(6, 4))
+    named = {n: means[f"{n} step{'s' * (n > 1)}"] for n in sorted(steps)}
+    quality.plot(named.keys(), [row["psnr"] for row in named.values()], "o-", label="sampled latent")
+    for name, style in (("latent of zeros", "--"), ("latent of noise", ":")):
+        quality.axhline(means[name]["psnr"], linestyle=style, color="gray", label=name)
+    quality.set(xscale="log", xlabel="denoising steps", ylabel="PSNR (dB)")
+    quality.legend()
+    seconds = quality.twinx()
+    seconds.plot(named.keys(), [row["seconds"] for row in named.values()], "s-", color="tab:red")
+    seconds.set(ylabel="seconds a frame (red)", yscale="log")
+    figure.tight_layout()
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
 
 
 def reconstruction(model: Any, data: Triplets, limit: int | None = None) -> Quality:

@@ -100,6 +100,28 @@ def denoising(
 
 
 @torch.no_grad()
+def begin_with_short(model: LVDMNet, stage: str) -> None:
+    """Gives the U-Net of ``stage`` the weights of that of short clips; the mask of given latents begins without effect.
+
+    Tables of relative positions that reach farther continue with the farthest, as they are read beyond their ends.
+    """
+    own = model.unet(stage).state_dict()
+    for name, weight in model.unet("short").state_dict().items():
+        if own[name].shape == weight.shape:
+            own[name].copy_(weight)
+        elif weight.ndim == 5:  # the first convolution
+            own[name].zero_()[:, : weight.shape[1]] = weight
+        else:
+            farther = (len(own[name]) - len(weight)) // 2
+            own[name].copy_(torch.cat([weight[:1]] * farther + [weight] + [weight[-1:]] * farther))
+
+
+def tinted(frames: Tensor, deviation: float) -> Tensor:
+    """Clips (N, T, 3, H, W) in [0, 1], a random colour added to each: an autoencoder must learn to tell colours."""
+    return (frames + deviation * torch.randn(len(frames), 1, 3, 1, 1).to(frames)).clamp(0, 1)
+
+
+@torch.no_grad()
 def by_time(model: LVDMNet, stage: str, data: Clips, limit: int | None = 8) -> dict[str, float]:
     """The loss at each of ``TIMES``, a mean over the first ``limit`` clips; the same noise at every call."""
     device, count = next(model.parameters()).device, min(len(data), limit or len(data))

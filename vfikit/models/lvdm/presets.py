@@ -27,7 +27,7 @@ SMALL_UNET = VideoUNetConfig(
 )
 SMALL_PREDICTION = replace(SMALL_UNET, in_channels=5, level_embedding="label")
 SMALL = LVDMConfig(
-    AutoencoderConfig(width=16, factors=(4, 4, 4), groups=-4),
+    AutoencoderConfig(width=8, factors=(4, 4, 4), groups=1),
     short=SMALL_UNET,
     prediction=SMALL_PREDICTION,
     interpolation=replace(SMALL_PREDICTION, length=5),

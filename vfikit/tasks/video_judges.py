@@ -1,0 +1,70 @@
+"""Metrics of sets of videos: computed as far as the weights of their networks are given, never with others."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..metrics import FID, CLIPSimilarity, InceptionScore, RandomFeatures, VideoDistance, frechet_distance
+
+# What of sets of made and real videos, and the weights that it needs.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "frechet_random": (),
+    "fvd": ("i3d",),
+    "kvd": ("i3d",),
+    "inception_score": ("c3d",),
+    "fid": ("inception",),
+    "clipsim": ("clip",),
+}
+WEIGHTS = ("i3d", "c3d", "inception")
+
+
+class VideoJudges:
+    """``weights`` by name of ``WEIGHTS``: state dicts of I3D of Kinetics-400, of C3D of UCF-101, of FID's Inception.
+
+    ``clip`` is a name or a folder of CLIP as transformers takes it. ``published`` is FVD and KVD as LVDM measured them,
+    see ``VideoDistance``. ``names`` are those of what is computed.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Mapping[str, Tensor]] | None = None,
+        clip: str | Path | None = None,
+        published: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        weights = weights or {}
+        given = {*weights, *(() if clip is None else ("clip",))}
+        self.names = [name for name, needs in NEEDS.items() if given.issuperset(needs)]
+        self.random = RandomFeatures().to(device)
+        self.distance = VideoDistance(weights["i3d"], published).to(device) if "i3d" in weights else None
+        self.classes = InceptionScore(weights["c3d"]).to(device) if "c3d" in weights else None
+        self.fid = FID(weights["inception"]).to(device) if "inception" in weights else None
+        self.clip = None if clip is None else CLIPSimilarity(clip).to(device)
+        self._seen: tuple[list[Tensor], list[Tensor]] = ([], [])
+
+    @torch.no_grad()
+    def add(self, made: Tensor, real: Tensor, texts: Sequence[str]) -> None:
+        """Takes in videos (N, T, 3, H, W) in [0, 1], real ones, and the texts that the former were made of, or ""."""
+        for seen, videos in zip(self._seen, (made, real), strict=True):
+            seen.append(self.random(videos).cpu())
+        if self.distance is not None:
+            self.distance.add(made, real)
+        if self.classes is not None:
+            self.classes.add(made)
+        if self.fid is not None:
+            self.fid.add(made.flatten(0, 1), real.flatten(0, 1))
+        if self.clip is not None:
+            self.clip.add(made, texts)
+
+    def compute(self) -> dict[str, float]:
+        """Every metric of ``names`` over all videos."""
+        made, real = (torch.cat(features) for features in self._seen)
+        found = {"frechet_random": float(frechet_distance(made, real))}
+        if self.distance is not None:
+            found |= self.distance.compute()
+        for name, judge in (("inception_score", self.classes), ("fid", self.fid), ("clipsim", self.clip)):
+            if judge is not None:
+                found[name] = judge.compute()
+        return found
