@@ -10,7 +10,7 @@ Takes the weights that ship with vfikit where no checkpoint is given; where none
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -19,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from vfikit import checkpoints, compress, recipe
-from vfikit.compression import Fitting, Sparse, fine_tune, slice_to, sparsify, to
+from vfikit.compression import Fitting, Sparse, fine_tune, sensitivities, slice_to, sparsify, to
 from vfikit.files import InputError, write_json
 from vfikit.models import build
 from vfikit.tasks import TASKS, Defaults, Task
@@ -47,10 +47,10 @@ class Config:
     """slice removes channels and keeps the other weights; rebuild trains a fresh net at the planned widths."""
     sparsifier: Literal["obproxsg", "hspg", "dhspg", "hesso"] = "obproxsg"
     """What makes the weights sparse: single weights (obproxsg) or whole channels; these stay removed when slicing."""
-    rule: Literal["consumer", "sqrt-min", "sqrt-max", "latency"] = "consumer"
-    """How densities become widths; latency times the layers instead."""
+    rule: Literal["consumer", "sqrt-min", "sqrt-max", "latency", "sensitivity"] | None = None
+    """How densities become widths; latency times layers instead, sensitivity measures what each cut changes."""
     ratio: float | None = None
-    """How many times fewer parameters, met within 2 %; 8 unless --macs or --latency is given."""
+    """How many times fewer parameters, met within 2 %; this or --macs is as the task has it where all are left out."""
     macs: float | None = None
     """How many times fewer multiply-accumulates, met within 2 %."""
     latency: float | None = None
@@ -89,15 +89,8 @@ class Config:
     """Where the networks run."""
 
     @property
-    def parameters(self) -> float | None:
-        """The target for parameters, if that is the target."""
-        if (self.ratio, self.macs, self.latency) != (None, None, None):
-            return self.ratio
-        return 2.0 if self.only else 8.0
-
-    @property
     def target(self) -> float:
-        return next(t for t in (self.parameters, self.macs, self.latency) if t is not None)
+        return next(t for t in (self.ratio, self.macs, self.latency) if t is not None)
 
 
 class Shrunk(NamedTuple):
@@ -122,15 +115,17 @@ def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> Sh
     sparse, zero = sparsify(fitting, *how) if steps else Sparse(full, [])
     densities = compress.density(sparse)
     print("2/6 density", densities.table(), sep="\n")
+    assert config.rule is not None
     plan = compress.plan(
         *(full, coupling, densities.layers, config.rule),
-        ratio=config.parameters,
-        work_ratio=(config.speed or None) if config.parameters and not config.only else None,
+        ratio=config.ratio,
+        work_ratio=(config.speed or None) if config.ratio and not config.only else None,
         inputs=inputs,
         round_to=config.round_to,
         macs_ratio=config.macs,
         latency_ratio=config.latency,
         modules=config.only,
+        losses=sensitivities(fitting, full, coupling.groups) if config.rule == "sensitivity" else None,
     )
     print("3/6 plan", plan.table(), *([plan.missed] if plan.missed else []), sep="\n")
     print(f"4/6 resize: {config.route}, {plan.parameters:,} parameters")
@@ -193,7 +188,7 @@ def starting_point(config: Config, fitting: Fitting, room: Path) -> tuple[nn.Mod
     return made, f"{config.train_steps} steps from scratch"
 
 
-def check(config: Config) -> tuple[Task, Defaults]:
+def check(config: Config) -> tuple[Task, Defaults, Config]:
     """What can be seen to be wrong before anything is done; what was left out is as the task has it."""
     recipe.check_device(config.device)
     bare = recipe.build_on_meta(config.model, config.preset)
@@ -209,15 +204,17 @@ def check(config: Config) -> tuple[Task, Defaults]:
         raise InputError("got several of --ratio, --macs and --latency, expected one target")
     if config.checkpoint is not None and not config.checkpoint.exists():
         raise InputError(f"{config.checkpoint}: no such file")
-    task = TASKS[config.model]
-    given = {name: value for name in task.DEFAULTS._fields if (value := getattr(config, name, None)) is not None}
-    return task, task.DEFAULTS._replace(**given)
+    task, usual = TASKS[config.model], TASKS[config.model].DEFAULTS
+    given = {name: value for name in usual._fields if (value := getattr(config, name, None)) is not None}
+    if (config.ratio, config.macs, config.latency) == (None, None, None):
+        ratio, macs = (2.0, None) if config.only else (usual.ratio, usual.macs)
+        config = replace(config, ratio=ratio, macs=macs)
+    return task, usual._replace(**given), replace(config, rule=config.rule or usual.rule)
 
 
 def main(config: Config) -> None:
     began = time.monotonic()
-    config = resumed(config)
-    task, chosen = check(config)
+    task, chosen, config = check(resumed(config))
     data = task.split(config.data, chosen.crop, chosen.size, chosen.pool, config.seed, tqdm)
     folder = recipe.out_folder("compress", config.out)
     torch.manual_seed(config.seed)

@@ -1,3 +1,6 @@
+import platform
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,3 +82,26 @@ def test_layout_takes_convolutions_over_frames_too():
     assert recipe.in_layout(net) is net
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert net[1].weight.is_contiguous()
+
+
+FAULTS = """
+import resource, torch
+from vfikit import recipe
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        kept = [torch.ones(6 << 20) for _ in range(4)]  # 24 MiB each
+        del kept
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+recipe.keep_freed_memory()
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have rules of their own")
+def test_freed_memory_is_kept():
+    made = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    before, after = map(int, made.stdout.split())
+    assert after < before / 10

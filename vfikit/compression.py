@@ -15,6 +15,7 @@ from .compress.sparsify import Sparsifier
 from .tasks.task import Task
 
 SAVE_EVERY = 500  # steps from one saved state to the next
+ALL_TEACHER = 1e4  # the share of the teacher beside which the target does not count
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,39 @@ def sparsify(
     return Sparse(model.eval(), zero)
 
 
+def sensitivities(
+    fitting: Fitting, model: nn.Module, groups: Sequence[compress.Group]
+) -> dict[compress.Group, list[float]]:
+    """What cutting each group alone changes of what ``model`` makes of one item, as distilling would see it."""
+    from tqdm import tqdm
+
+    device = next(model.parameters()).device
+    batch = to(next(fitting.task.batches(fitting.data, 1, fitting.crop, fitting.seed, 1)), device)
+
+    @torch.no_grad()
+    def total(cut: nn.Module) -> float:
+        torch.manual_seed(fitting.seed)  # the same noise every time
+        return float(fitting.task.distilled(cut, model, batch, ALL_TEACHER)) / ALL_TEACHER
+
+    least = total(model)
+    made = compress.sensitivity(model, groups, moments(fitting, model), lambda cut: max(0.0, total(cut) - least))
+    return dict(tqdm(made, desc="measure", total=len(groups)))
+
+
+def moments(fitting: Fitting, model: nn.Module) -> dict[str, compress.Moments]:
+    """Of what ``model``'s layers read on eight batches."""
+    device = next(model.parameters()).device
+    batches = fitting.task.batches(fitting.data, fitting.batch_size, fitting.crop, fitting.seed, 8)
+    return compress.input_moments(model, (fitting.task.inputs(to(batch, device)) for batch in batches))
+
+
 def slice_to(
     fitting: Fitting, model: nn.Module, groups: Sequence[compress.Group], counts: Mapping[compress.Group, int]
 ) -> nn.Module:
     """``model`` with ``counts`` units left of each group: those that are missed least, standing in for the others."""
-    device = next(model.parameters()).device
-    batches = fitting.task.batches(fitting.data, fitting.batch_size, fitting.crop, fitting.seed, 8)
-    moments = compress.input_moments(model, (fitting.task.inputs(to(batch, device)) for batch in batches))
-    keep = compress.least_missed(model, groups, counts, moments)
-    return compress.slice_channels(compress.compensate(model, keep, moments), keep)
+    seen = moments(fitting, model)
+    keep = compress.least_missed(model, groups, counts, seen)
+    return compress.slice_channels(compress.compensate(model, keep, seen), keep)
 
 
 def to(batch: Any, device: torch.device | str) -> Any:

@@ -1,6 +1,7 @@
 """What every recipe shares: the command line, errors in one line, the folder for results, the model by name."""
 
 import contextlib
+import ctypes
 import hashlib
 import math
 import os
@@ -31,6 +32,7 @@ def run(main: Callable[[Config], None], config_type: type[Config]) -> None:
     import tyro
 
     config = tyro.cli(config_type, description=sys.modules[main.__module__].__doc__)
+    keep_freed_memory()
     try:
         main(config)
     except (InputError, ValueError, OSError, ImportError) as error:
@@ -41,6 +43,19 @@ def run(main: Callable[[Config], None], config_type: type[Config]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep what tensors of up to 32 MiB free: else the kernel clears the same pages anew at every layer.
+
+    For this process, whose peak stays what it is. On LDMVFI's small net that is a tenth of the time; where there is no
+    glibc, nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
+        mallopt(mmap_threshold, 32 << 20)  # the largest that it takes
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def out_folder(recipe: str, out: Path | None) -> Path:

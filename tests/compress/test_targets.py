@@ -10,7 +10,8 @@ import torch
 from vfikit.compress import couple, density, plan, slice_channels
 from vfikit.compress.budget import Budget
 from vfikit.compress.cost import layer_macs, macs
-from vfikit.compress.latency import LayerTimes, cuts
+from vfikit.compress.cuts import by_importance, cuts
+from vfikit.compress.latency import LayerTimes
 from vfikit.compress.slicing import magnitude
 from vfikit.compress.targets import corrected, missed, refine
 from vfikit.models import build
@@ -81,7 +82,7 @@ def test_missed_says_by_how_much():
 def test_cuts_are_ever_smaller_and_keep_the_floor(small):
     net, coupling = small
     budget = Budget(net, coupling.groups, {f"{p}.weight": n for p, n in layer_macs(net, FRAMES).items()}, 8)
-    path = cuts(LayerTimes(net, FRAMES, budget, rounds=1), magnitude(net, coupling.groups), 8, 0.25)
+    path = cuts(LayerTimes(net, FRAMES, budget, rounds=1), by_importance(magnitude(net, coupling.groups)), 8, 0.25)
     sizes = [budget.parameters(counts) for counts in path]
     assert sizes == sorted(sizes, reverse=True)
     assert len(path) > 10

@@ -14,6 +14,7 @@ from .permutation import check_groups, unobserved
 from .plan import Plan, plan
 from .report import Measured, report, table
 from .resize import rebuild, resize, widths
+from .sensitivity import sensitivity
 from .slicing import choose, magnitude, slice_channels, taylor
 from .sparsify import sparsifier, zero_share
 from .units import Units, of_groups
@@ -55,6 +56,7 @@ __all__ = [
     "rebuild",
     "report",
     "resize",
+    "sensitivity",
     "slice_channels",
     "sparsifier",
     "table",

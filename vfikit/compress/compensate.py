@@ -63,10 +63,11 @@ def least_missed(
     One unit at a time goes, the one whose unpredictable part (its variance given those still there) times the weights
     that read it is smallest, summed over the readers in shares of what each makes.
     """
-    return {group: _eliminate(model, group, counts[group], moments) for group in groups}
+    return {group: sorted(removal_order(model, group, moments, n)[-n:]) for group, n in counts.items()}
 
 
-def _eliminate(model: nn.Module, group: Group, count: int, moments: Mapping[str, Moments]) -> list[int]:
+def removal_order(model: nn.Module, group: Group, moments: Mapping[str, Moments], least: int = 1) -> list[int]:
+    """The group's units, first what ``least_missed`` would remove first; the last ``least`` are in no order."""
     readers = []
     for member in group.members:
         if member.role == "in" and member.module in moments:
@@ -76,21 +77,22 @@ def _eliminate(model: nn.Module, group: Group, count: int, moments: Mapping[str,
             precision = torch.linalg.inv(_ridged(covariance))
             made = float((gain * covariance.diagonal()).sum()) + 1e-30
             readers.append((member.indices, gain / made, precision))
-    left = list(range(group.units))
     if not readers:
-        return left[:count]
-    while len(left) > count:
+        return list(reversed(range(group.units)))
+    left, order = list(range(group.units)), list[int]()
+    while len(left) > least:
         cost = torch.zeros(len(left), dtype=torch.float64)
         for indices, gain, precision in readers:
             chosen = torch.tensor([indices[unit] for unit in left])
             cost += (gain[chosen] / precision.diagonal()[chosen]).sum(1)
         gone = left.pop(int(cost.argmin()))
+        order.append(gone)
         for indices, _, precision in readers:
             for i in indices[gone]:  # the inverse without row and column i, which stay as zeros
                 pivot = precision[i, i].clone()
                 precision -= torch.outer(precision[:, i], precision[i]) / pivot
                 precision[i, i] = 1.0
-    return left
+    return order + left
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
 def inside(path: str, modules: Sequence[str]) -> bool:
@@ -36,6 +37,13 @@ class Group:
 
     members: tuple[Member, ...]
     sizes: tuple[Member, ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # the indices are many, and plans look groups up all the time
+        return hash((self.members, self.sizes))
 
     @property
     def units(self) -> int:

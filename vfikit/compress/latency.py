@@ -1,4 +1,4 @@
-"""Where the time goes: layers timed at several widths, and the order of cuts that saves most for what it loses."""
+"""Where the time goes: layers timed at several widths."""
 
 import copy
 import statistics
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from .budget import Budget, Counts
+from .budget import Budget
 from .groups import Group
 
 Curve = NDArray[np.float64]
@@ -52,55 +52,6 @@ def _stack(curves: list[Curve]) -> Curve:
     """One row a layer, padded at the end."""
     longest = max(map(len, curves))
     return np.stack([np.pad(curve, (0, longest - len(curve))) for curve in curves])
-
-
-def cuts(times: LayerTimes, importance: Mapping[Group, Tensor], round_to: int, floor: float) -> list[Counts]:
-    """Ever smaller counts: the next cut is always the one that loses the least importance for a millisecond.
-
-    ``importance`` has a score a unit. A group's widths are multiples of ``round_to`` (below it, of a quarter), without
-    those that take as long as a larger one, and not under ``floor`` of the full one.
-    """
-    lost = {group: _lost(scores) for group, scores in importance.items()}
-    whole = {group: group.units for group in importance}
-    options = {group: _options(group, times, whole, round_to, floor) for group in importance}
-    path, counts, now = [whole], dict(whole), times(whole)
-    while True:
-        best: tuple[float, Group, int, float] | None = None
-        for group in counts:
-            fewer = next((n for n in options[group] if n < counts[group]), None)
-            if fewer is None:
-                continue
-            then = times({**counts, group: fewer})
-            price = (lost[group][fewer] - lost[group][counts[group]]) / max(now - then, 1e-9)
-            if best is None or price < best[0]:
-                best = price, group, fewer, then
-        if best is None:
-            return path
-        _, group, counts[group], now = best
-        path.append(dict(counts))
-
-
-def _lost(scores: Tensor) -> list[float]:
-    """The share of a group's importance that goes when its n best units stay, by n."""
-    ordered = scores.double().sort(descending=True).values
-    kept = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
-    return (1 - kept / kept[-1].clamp(min=1e-30)).tolist()
-
-
-def _options(group: Group, times: LayerTimes, whole: Counts, round_to: int, floor: float) -> list[int]:
-    """Counts to choose from, largest first; each is faster than all before it."""
-    least = max(1, int(np.ceil(floor * group.units)))
-    found, fastest = [], np.inf
-    for count in range(group.units, least - 1, -1):
-        width = count * group.unit_size
-        step = round_to if width > round_to else max(1, round_to // 4)
-        if width % step and count not in (group.units, least):
-            continue
-        taken = times({**whole, group: count})
-        if taken < fastest:
-            found.append(count)
-            fastest = taken
-    return found
 
 
 Layer = _ConvNd | nn.Linear

@@ -1,4 +1,9 @@
-"""New widths from densities: how many units each group keeps."""
+"""New widths from densities, or from what cuts lose: how many units each group keeps.
+
+Work is multiply-accumulates with output widths rounded up to ``round_to``: 16 is measured as fast on AVX-512 CPUs (25
+outputs cost as much as 32), 8 on GPUs in half precision. Widths are rounded to multiples of it, below it of a quarter,
+but for the last per cent of a target; no group falls under ``floor`` of its width, nor under one unit.
+"""
 
 import copy
 import math
@@ -10,14 +15,15 @@ from torch import nn
 
 from .budget import Budget, Counts
 from .cost import costs, layer_macs, macs
+from .cuts import Losses, by_importance, cuts
 from .groups import Coupling, Group
-from .latency import LayerTimes, cuts
+from .latency import LayerTimes
 from .resize import Width, widths
 from .slicing import magnitude, slice_channels
 from .targets import Family, corrected, missed, to_parameters
 
-Rule = Literal["consumer", "sqrt-min", "sqrt-max", "latency"]
-RULES: tuple[Rule, ...] = ("consumer", "sqrt-min", "sqrt-max", "latency")
+Rule = Literal["consumer", "sqrt-min", "sqrt-max", "latency", "sensitivity"]
+RULES: tuple[Rule, ...] = ("consumer", "sqrt-min", "sqrt-max", "latency", "sensitivity")
 
 
 @dataclass(frozen=True)
@@ -54,36 +60,37 @@ def plan(
     macs_ratio: float | None = None,
     latency_ratio: float | None = None,
     modules: Sequence[str] = (),
+    losses: Losses | None = None,
 ) -> Plan:
     """Widths for ``model`` from its layers' ``densities`` (``density(model).layers``), coupled channels in step.
 
     ``consumer``: a width times the density of the densest layer that reads it (the rule that meets CDFI's published
     networks). ``sqrt-min``, ``sqrt-max``: every layer's in and out times the root of its density, the least or greatest
     that its writers and readers ask. ``latency``: layers are timed; what loses least weight a millisecond goes first.
+    ``sensitivity``: what loses least of ``losses`` (measured by ``sensitivity``) for its share of parameters and work.
 
     One target may be given, and is met within 2 %, or ``missed`` says so: parameters (``ratio``), multiply-accumulates
-    (``macs_ratio``) or the time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. All
-    shares are raised to one power, and single units given back. Beside ``ratio``, ``work_ratio`` cuts groups with more
-    work than parameters further, until work falls by as much or all is at the floor; a target below raises ValueError.
-    With ``modules`` (paths, or names inside paths), only what lies in them is cut, and ``ratio`` counts theirs.
-
-    Work is multiply-accumulates with output widths rounded up to ``round_to``: 16 is measured as fast on AVX-512 CPUs
-    (25 outputs cost as much as 32), 8 on GPUs in half precision. Widths are rounded to multiples of it, below it of a
-    quarter, but for the last per cent of a target; no group falls under ``floor`` of its width, nor under one unit.
+    (``macs_ratio``) or the time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. Beside
+    ``ratio``, ``work_ratio`` cuts groups with more work than parameters further, until work falls by as much or all is
+    at the floor; a target below raises ValueError. With ``modules`` (paths, or names inside paths), only what lies in
+    them is cut, and ``ratio`` counts theirs.
     """
-    targets = 3 - (ratio, macs_ratio, latency_ratio).count(None)
-    if targets > 1 or (work_ratio is not None and ratio is None):
-        raise ValueError("plan: expected one of ratio, macs_ratio and latency_ratio, and work_ratio beside ratio alone")
+    target = _target(ratio, macs_ratio, latency_ratio, work_ratio)
     if not inputs and (rule == "latency" or any((work_ratio, macs_ratio, latency_ratio))):
         raise ValueError("plan: got no inputs, expected them for work, multiply-accumulates and latency")
-    coupling = _checked(rule, coupling.within(modules), densities)
+    groups = coupling.within(modules).groups
+    _check(rule, groups, densities, losses or {})
     bare = copy.deepcopy(model).to("meta")
     macs_by_weight = {f"{path}.weight": n for path, n in layer_macs(bare, inputs).items()} if inputs else {}
-    budget = Budget(bare, coupling.groups, macs_by_weight, round_to, modules)
+    budget = Budget(bare, groups, macs_by_weight, round_to, modules)
+    family: Family
     if rule == "latency":
-        family = _by_latency(model, coupling.groups, inputs, budget, round_to, floor)
+        times, lost = LayerTimes(model, inputs, budget), by_importance(magnitude(model, groups))
+        family = _Path(cuts(times, lost, round_to, floor))
+    elif rule == "sensitivity":
+        family = _ByLoss(groups, losses or {}, budget, round_to, floor)
     else:
-        family = _by_density(coupling.groups, densities, rule, budget, round_to, floor, bool(targets))
+        family = _by_density(groups, densities, rule, budget, round_to, floor, target is not None)
     steps = sorted({round_to, max(1, round_to // 4), 1}, reverse=True)
     if ratio is not None:
         counts, problem = to_parameters(family, budget, ratio, work_ratio, steps)
@@ -116,13 +123,25 @@ def _measured(
     return family(1.0, 0.0), None
 
 
-def _checked(rule: Rule, coupling: Coupling, densities: Mapping[str, float]) -> Coupling:
+def _target(*given: float | None) -> float | None:
+    """The one that is given of the ratios of parameters, multiply-accumulates and latency; the last is for work."""
+    *targets, work_ratio = given
+    found = [target for target in targets if target is not None]
+    if len(found) > 1 or (work_ratio is not None and targets[0] is None):
+        raise ValueError("plan: expected one of ratio, macs_ratio and latency_ratio, and work_ratio beside ratio alone")
+    return found[0] if found else None
+
+
+def _check(rule: Rule, groups: Sequence[Group], densities: Mapping[str, float], losses: Losses) -> None:
     if rule not in RULES:
         raise ValueError(f"plan: rule is {rule!r}, expected one of {', '.join(RULES)}")
-    missing = {m for group in coupling.groups for role in ("in", "out") for m in group.modules(role)} - densities.keys()
+    if rule == "sensitivity":
+        if not set(groups) <= losses.keys():
+            raise ValueError("plan: rule is 'sensitivity', expected losses of every group")
+        return
+    missing = {m for group in groups for role in ("in", "out") for m in group.modules(role)} - densities.keys()
     if missing and rule != "latency":
         raise ValueError(f"plan: no density of {sorted(missing)[0]}, expected one of every layer in a group")
-    return coupling
 
 
 def _cut(model: nn.Module, counts: Counts) -> nn.Module:
@@ -156,16 +175,32 @@ def _by_density(
     return at
 
 
-def _by_latency(
-    model: nn.Module, groups: Sequence[Group], inputs: Sequence[Any], budget: Budget, round_to: int, floor: float
-) -> Family:
+class _Path:
     """One more cut for each whole number; without a target, half of what can be saved."""
-    path = cuts(LayerTimes(model, inputs, budget), magnitude(model, groups), round_to, floor)
 
-    def at(number: float, extra: float = 0.0) -> Counts:
-        return path[min(len(path) - 1, int(number * len(path) / 2))]
+    def __init__(self, path: Sequence[Counts]) -> None:
+        self.path = path
 
-    return at
+    def __call__(self, number: float, extra: float = 0.0) -> Counts:
+        return self.path[min(len(self.path) - 1, int(number * len(self.path) / 2))]
+
+
+class _ByLoss:
+    """Cuts by what they lose for their shares of parameters and of work, which the second number weighs more."""
+
+    def __init__(self, groups: Sequence[Group], losses: Losses, budget: Budget, round_to: int, floor: float) -> None:
+        self.losses, self.budget, self.least = {group: losses[group] for group in groups}, budget, (round_to, floor)
+        self.whole = budget.parameters({}), max(budget.work({}), 1.0)
+        self.paths: dict[float, _Path] = {}
+
+    def __call__(self, number: float, extra: float = 0.0) -> Counts:
+        def size(counts: Mapping[Group, int]) -> float:
+            parameters, work = self.budget.parameters(counts) / self.whole[0], self.budget.work(counts) / self.whole[1]
+            return parameters + (1 + extra) * work
+
+        if extra not in self.paths:
+            self.paths[extra] = _Path(cuts(size, self.losses, *self.least))
+        return self.paths[extra](number)
 
 
 def _share(group: Group, densities: Mapping[str, float], rule: Rule) -> float:

@@ -1,12 +1,12 @@
 """Counts of units that meet a cost, as exactly as units allow."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from .budget import Budget, Counts
+from .cuts import Size
 from .groups import Group
 
 TOLERANCE = 0.02
-Size = Callable[[Mapping[Group, int]], float]
 Family = Callable[
     [float, float], Counts
 ]  # ever fewer units as the first number grows, of some groups as the second does

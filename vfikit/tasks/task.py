@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from ..compress.plan import Rule
+
 
 class Defaults(NamedTuple):
     """What compressing a model of this task takes unless told otherwise; sizes in pixels."""
@@ -14,6 +16,9 @@ class Defaults(NamedTuple):
     size: tuple[int, int]  # of the held-out items: quality, cost and time are measured on them
     pool: int  # made-up items to train on, kept in memory
     lr: float = 2e-3
+    rule: Rule = "consumer"  # how widths are planned
+    ratio: float | None = 8.0  # times fewer parameters, or
+    macs: float | None = None  # multiply-accumulates
     traced: tuple[Any, ...] = ()  # further arguments to the model where only its channels matter: one sampling step
 
 
