@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import nn
 
 from .budget import Budget, Counts
-from .cost import costs, layer_macs, macs
+from .cost import costs, layer_macs, macs, parameters
 from .cuts import Losses, by_importance, cuts
 from .groups import Coupling, Group
 from .latency import LayerTimes
@@ -71,22 +71,21 @@ def plan(
 
     One target may be given, and is met within 2 %, or ``missed`` says so: parameters (``ratio``), multiply-accumulates
     (``macs_ratio``) or the time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. Beside
-    ``ratio``, ``work_ratio`` cuts groups with more work than parameters further, until work falls by as much or all is
-    at the floor; a target below raises ValueError. With ``modules`` (paths, or names inside paths), only what lies in
-    them is cut, and ``ratio`` counts theirs.
+    ``ratio``, ``work_ratio`` cuts groups with more work than parameters further, until work falls by as much; a target
+    under the floors raises ValueError. Of ``modules`` (paths, names in paths), only they are cut, ``ratio`` is theirs.
     """
     target = _target(ratio, macs_ratio, latency_ratio, work_ratio)
-    if not inputs and (rule == "latency" or any((work_ratio, macs_ratio, latency_ratio))):
+    if not inputs and any((rule == "latency", work_ratio, macs_ratio, latency_ratio)):
         raise ValueError("plan: got no inputs, expected them for work, multiply-accumulates and latency")
     groups = coupling.within(modules).groups
     _check(rule, groups, densities, losses or {})
     bare = copy.deepcopy(model).to("meta")
-    macs_by_weight = {f"{path}.weight": n for path, n in layer_macs(bare, inputs).items()} if inputs else {}
-    budget = Budget(bare, groups, macs_by_weight, round_to, modules)
+    work = {f"{path}.weight": n for path, n in layer_macs(bare, inputs).items()} if inputs else {}
+    budget = Budget(bare, groups, work, round_to, modules)
     family: Family
     if rule == "latency":
-        times, lost = LayerTimes(model, inputs, budget), by_importance(magnitude(model, groups))
-        family = _Path(cuts(times, lost, round_to, floor))
+        losses = by_importance(magnitude(model, groups))
+        family = _Path(cuts(LayerTimes(model, inputs, budget), losses, round_to, floor))
     elif rule == "sensitivity":
         family = _ByLoss(groups, losses or {}, budget, round_to, floor)
     else:
@@ -97,7 +96,7 @@ def plan(
     else:
         counts, problem = _measured(model, bare, family, budget, inputs, steps, macs_ratio, latency_ratio)
     small = _cut(bare, counts)
-    return Plan(counts, widths(small), sum(param.numel() for param in small.parameters()), problem)
+    return Plan(counts, widths(small), parameters(small), problem)
 
 
 def _measured(
