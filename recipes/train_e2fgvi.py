@@ -88,7 +88,7 @@ class Networks:
             self.model = recipe.load_model(config.model, config.preset, config.init)
         else:
             self.model = build(config.model, config.preset)
-        self.module = self.model.to(device).train().requires_grad_(True)
+        self.module = recipe.in_layout(self.model.to(device).train().requires_grad_(True))
         flow: Any = by_brightness
         if config.spynet_weights is not None:
             teacher = spynet(checkpoints.read_state_dict(config.spynet_weights))

@@ -61,7 +61,7 @@ def found_flows(net: E2FGVINet, frames: Tensor, masks: Tensor) -> tuple[Tensor, 
     """Flows (N, T - 1, 2, H, W) as ``net`` finds them on a clip in [0, 1] with holes; in these, spread from the rim."""
     height, width = frames.shape[3:]
     seen = pad_to_multiple(((2 * frames - 1) * (1 - masks)).flatten(0, 1), 4).unflatten(0, frames.shape[:2])
-    both = net.flows(seen)
+    both = [flow.to(frames) for flow in net.flows(seen.to(next(net.parameters())))]
     holes = torch.maximum(masks[:, :-1], masks[:, 1:]).flatten(0, 1)
     spreads = []
     for flow in both:

@@ -11,6 +11,7 @@ from ..compress.cost import macs
 from ..data import Draws, FileClips, SyntheticClips, irregular_masks
 from ..data.images import read_image
 from ..data.video_objects import test_masks
+from ..files import InputError
 from ..inference import dilate
 from ..layers import PWCNet
 from ..metrics import VFID, flicker, psnr, ssim, warping_error
@@ -156,6 +157,8 @@ def measure(
         clip = data[index]
         made = method(clip).float().cpu()
         holed = clip.masks.flatten(1).any(1)  # others come back as they were: PSNR is infinite
+        if not holed.any():
+            raise InputError(f"{data.name(index)}: has no hole, expected one to measure")
         row: dict[str, Any] = {"name": data.name(index), "frames": int(holed.sum())}
         for name in metrics:
             if name in FRAME_METRICS:
