@@ -23,6 +23,8 @@ MODULES = [
     "recipe",
     "tasks.interpolation",
     "tasks.latent_interpolation",
+    "training",
+    "training_run",
     "compat.adacof",
 ]
 

@@ -101,6 +101,7 @@ class TrainingRun:
         self.name, self.config, self.accelerator = name, config, accelerator
         self.parts = {**parts} if accelerator.scaler is None else {**parts, "scaler": accelerator.scaler}
         self.step = 0 if state is None else training.restore(state, self.parts)
+        self._draw_apart()
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -132,12 +133,18 @@ class TrainingRun:
     def done(self, losses: Mapping[str, torch.Tensor] | None, **more: float) -> None:
         """Counts a step and logs its ``losses``, if it had any, with ``more`` in the line that says them."""
         self.step += 1
+        self._draw_apart()
         self._progress.update()
         if losses is None:
             return
         self.log.add(losses)
         if self.main and self.step % self.config.log_every == 0:
             self._progress.set_postfix(loss=f"{self.log.write(self.step, **more)['loss']:.4f}")
+
+    def _draw_apart(self) -> None:
+        """Other processes draw other noise than the main one, whose generator ``state`` holds: theirs by the step."""
+        if not self.main:
+            torch.manual_seed((1_000_003 * self.config.seed + self.step) * 1_000_003 + self.accelerator.process_index)
 
     def due(self, every: int) -> bool:
         """Whether what comes after so many steps comes now, in this process; not at the last, which has its own end."""
