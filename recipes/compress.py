@@ -62,11 +62,11 @@ class Config:
     round_to: int = 16
     """Widths that reach it are multiples of it: CPUs compute 16 channels at a time, GPUs 8 in half precision."""
     steps: int = 600
-    """Of fine-tuning."""
+    """Steps of fine-tuning."""
     sparsify_steps: int | None = None
-    """Of sparsifying; a twentieth of --steps where left out, a quarter for whole channels."""
+    """Steps of sparsifying; a twentieth of --steps where left out, a quarter for whole channels."""
     train_steps: int = 600
-    """Of training the full net first, only where there are no weights."""
+    """Steps of training the full net first, only where there are no weights."""
     batch_size: int | None = None
     """Items a step; this and what follows as the model's task has it where left out (8 triplets)."""
     crop: int | None = None

@@ -39,7 +39,7 @@ class Config:
     model: str = "lvdm"
     """Any model of vfikit.models.MODELS that makes videos."""
     preset: str = "small"
-    """Size of the model; vfikit ships weights for "small"."""
+    """Size of the model: small, or one of the published (docs/generate-a-video.md lists them)."""
     checkpoint: tuple[Path, ...] = ()
     """Weights: a .safetensors of vfikit or a published .ckpt. Several, each of one network, are taken together."""
     prompt: str | None = None
@@ -59,7 +59,7 @@ class Config:
     width: int | None = None
     """Pixels; the model's own where left out."""
     steps: int | None = None
-    """Of denoising a clip; the model's own where left out."""
+    """Denoising steps of a clip; the model's own number where left out."""
     guidance_scale: float | None = None
     """How far to lean towards the prompt, or what the video begins with; 1 is not at all; the model's own where left
     out."""

@@ -38,7 +38,7 @@ class Config:
     model: str = "e2fgvi-hq"
     """Any model of vfikit.models.MODELS that inpaints."""
     preset: str = "small"
-    """Size of the model."""
+    """Size of the model, small or published."""
     checkpoint: Path | None = None
     """Weights: a .safetensors of vfikit, or a published .pth."""
     dilation: int = Settings.dilation

@@ -36,7 +36,7 @@ class Config:
     model: str = "adacof"
     """Any model of vfikit.models.MODELS that interpolates."""
     preset: str = "small"
-    """Size of the model; vfikit ships weights for "small"."""
+    """Size of the model, small or published; small adacof, cdfi and ldmvfi have weights that come with vfikit."""
     checkpoint: Path | None = None
     """Weights: a .safetensors of vfikit, or a published .pth."""
     factor: int = 2
@@ -52,7 +52,7 @@ class Config:
     tile: int = 0
     """For large frames: pixels a side of overlapping tiles, say 512; 0 takes whole frames."""
     steps: int | None = None
-    """Of denoising, for a model that samples (ldmvfi); its own number unless given."""
+    """Denoising steps, for a model that samples (ldmvfi); its own number unless given."""
     sampler: Literal["ddim", "ancestral", "dpm++", "unipc"] | None = None
     """How such a model samples; its own way unless given."""
     seed: int = 0

@@ -36,7 +36,7 @@ MOST_SKIPPED = 50  # steps in a row: then the weights themselves are lost
 @dataclass(frozen=True)
 class Config(TrainingConfig):
     model: str = "e2fgvi-hq"
-    """Which of the two."""
+    """e2fgvi or e2fgvi-hq."""
     data: str = "synthetic"
     """synthetic; a folder of YouTube-VOS or DAVIS, of videos, or of folders of frames."""
     objects: Path | None = None

@@ -36,7 +36,7 @@ class Config(TrainingConfig):
     stage: Literal["autoencoder", "scale", "short", "prediction", "interpolation"] = "autoencoder"
     """What is trained; all but the autoencoder need a trained one in --init."""
     preset: str = "small"
-    """Size of the model, small or one of the published."""
+    """Size of the model: small, or one of the published (docs/generate-a-video.md lists them)."""
     from_short: bool = False
     """Begin prediction or interpolation with the weights for short clips in --init; published: anew."""
     data: str = "synthetic"

@@ -57,7 +57,7 @@ class Config(TrainingConfig):
     size: tuple[int, int] | None = None
     """Height and width that files are scaled and cut to; the model's unless given."""
     crop: int | None = None
-    """Side of random crops; the whole clip unless given, a part of it for the upsampler."""
+    """Side of random crops; the whole clip unless given, a quarter of its shorter side for the upsampler."""
     lr: float = 2e-4
     """Learning rate, risen over the first hundred steps."""
     lpips_weights: Path | None = None
@@ -65,7 +65,7 @@ class Config(TrainingConfig):
     discriminator_start: int | None = None
     """Step at which the PatchGAN (3-D for the decoder) joins autoencoder's and decoder's loss; none unless given."""
     discriminator_width: int = 64
-    """Width of its first layer."""
+    """Channels of the PatchGAN's first layer."""
     divergence: float = 1e-4
     """Weight of the posterior's divergence, a mean over pixels, in the autoencoder's loss."""
     ema: float = 0.999
