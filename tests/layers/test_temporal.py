@@ -1,8 +1,12 @@
 """Layers that mix frames: what they keep, what they see, and what they refuse."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vfikit.layers import Conv3DLayer, TemporalAttentionLayer, causal_mask, positional_encoding, temporal, window_mask
 from vfikit.layers.temporal import mix, project
@@ -139,6 +143,41 @@ def test_channels_last_and_any_number_of_frames() -> None:
             x = torch.randn(frames, 32, 1, 1) if frames > 99 else torch.randn(2 * frames, 32, 3, 5)
             other = x.contiguous(memory_format=torch.channels_last)
             torch.testing.assert_close(layer(x, frames), layer(other, frames))
+
+
+class Sizes(TorchDispatchMode):
+    """How many numbers the results of all operations hold together, views not counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        self.total += 0 if func.is_view else sum(x.numel() for x in made)
+        return out
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_memory_is_linear_in_frames(text: bool) -> None:
+    """Of the forward pass and of what it keeps for the backward; 16 and 64 frames, narrow heads."""
+    layer = TemporalAttentionLayer(8, 4, 6 if text else None, alpha=0.5)
+    made, kept = [], []
+    for frames in (16, 64):
+        x = torch.randn(frames, 8, 4, 4, requires_grad=True)
+        saved = list[int]()
+
+        def keep(tensor: Tensor, saved: list[int] = saved) -> Tensor:
+            saved.append(tensor.numel())
+            return tensor
+
+        with Sizes() as sizes, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            layer(x, frames, torch.randn(1, 5, 6) if text else None)
+        made.append(sizes.total)
+        kept.append(sum(saved))
+    assert made[1] < 4.2 * made[0]
+    assert kept[1] < 4.2 * kept[0]
 
 
 def test_wrong_input_is_refused() -> None:

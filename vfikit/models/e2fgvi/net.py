@@ -227,7 +227,12 @@ class BiasMap(nn.Module):
 
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels, *size))
+        self.bias = nn.Parameter(torch.empty(channels, *size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The map begins at zero."""
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[2], x.shape[3])
