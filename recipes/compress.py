@@ -105,7 +105,7 @@ def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> Sh
     """Steps 1 to 4."""
     traced = fitting.task.DEFAULTS.traced
     coupling = compress.couple(full, (*inputs, *traced)).within(config.only)
-    sizes = [(*(x[..., :height, :width] for x in inputs), *traced) for height, width in ((64, 96), (72, 40))]
+    sizes = [(*(x[..., :height, :width] for x in inputs), *traced) for height, width in ((64, 96), (72, 48))]
     change = compress.check_groups(full, coupling.groups, sizes)
     print(f"{len(coupling.groups)} groups of channels; permuting them changes the output by {change:.0e}")
     print(f"1/6 sparsify: {config.sparsifier}")

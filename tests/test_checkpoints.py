@@ -15,7 +15,9 @@ from torch import Tensor
 
 from vfikit import checkpoints, compress
 from vfikit.compress.resize import resize, widths
+from vfikit.data import SyntheticClips
 from vfikit.files import InputError
+from vfikit.metrics import psnr
 from vfikit.models import AdaCoFNet, CDFINet
 from vfikit.models.pretrained import Pretrained
 
@@ -263,3 +265,17 @@ def test_shipped(model: str) -> None:
     found = checkpoints.shipped(model, "small")
     assert found is not None
     assert checkpoints.load(found)(*pair(8, 8)).isfinite().all()
+
+
+def test_shipped_video_model() -> None:
+    """Clips come through its latents alike, and all its networks denoise."""
+    found = checkpoints.shipped("lvdm", "small")
+    assert found is not None
+    assert found.stat().st_size < 12e6
+    model, clip = checkpoints.load(found), SyntheticClips(1, 32, seed=5).read(0, 16)
+    with torch.no_grad():
+        again = model.decode(model.encode(clip[None], mode=True))[0].clamp(0, 1)
+        denoised = model(clip[None])[0].clamp(0, 1)  # from a fifth of all times, by all networks
+    plain = clip.mean((0, 2, 3), keepdim=True).expand_as(clip)
+    assert psnr(again, clip).mean() > psnr(plain, clip).mean() + 3
+    assert psnr(denoised, clip).mean() > psnr(plain, clip).mean()
