@@ -1,7 +1,7 @@
 """Takes something out of a video: what a mask covers is filled from the rest of the clip.
 
     python recipes/inpaint.py clip.mp4 mask.png without.mp4 --checkpoint m.safetensors  # one mask for all; sound kept
-    python recipes/inpaint.py clip.mp4 masks/ without.mp4 --checkpoint m.safetensors    # a mask each, or a video of them
+    python recipes/inpaint.py clip.mp4 masks/ without.mp4 --checkpoint m.safetensors    # or a mask each, or a video
     python recipes/inpaint.py frames/ masks/ filled/ --checkpoint E2FGVI-HQ-CVPR22.pth --preset published
 
 Anything but black in the mask is a hole (in lossy files: lighter than middle grey). Pixels outside the holes, grown by
