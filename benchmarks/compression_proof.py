@@ -9,6 +9,7 @@ in one paired run, prints a table, and writes the report and the picture. The ar
     longer    the full net, trained on for as many steps as the others are given
     scratch   ours' widths from scratch, for --scratch-steps; by default all the steps of the full net and of ours
     ours      sparsified, planned, sliced, fine-tuned towards the full net
+    measured  as ours, but planned by what each cut changes; all steps are fine-tuning
     uniform   as many parameters as ours, every width cut alike; sliced and fine-tuned as ours
     magnitude Torch-Pruning alone: the smallest weights, cut until the net is as fast as ours; fine-tuned as ours
 """
@@ -29,7 +30,7 @@ from tqdm import tqdm
 
 from vfikit import checkpoints, compress, recipe
 from vfikit.compress.plan import uniform
-from vfikit.compression import Fitting, fine_tune, slice_to, sparsify
+from vfikit.compression import Fitting, fine_tune, sensitivities, slice_to, sparsify
 from vfikit.data import Pool, Triplet, Triplets, open_triplets
 from vfikit.files import append_jsonl
 from vfikit.models import build
@@ -52,7 +53,7 @@ class Config:
     """Folder for the nets and results.jsonl, one line an arm."""
     models: tuple[str, ...] = ("adacof", "cdfi")
     """Names of vfikit.models.MODELS; their small presets."""
-    arms: tuple[str, ...] = ("full", "ours", "scratch", "uniform", "magnitude", "longer")
+    arms: tuple[str, ...] = ("full", "ours", "measured", "scratch", "uniform", "magnitude", "longer")
     """Which arms to run; each needs full, and scratch, uniform and magnitude need ours."""
     seeds: int = 3
     """How many seeds, from 0 on: of weights, data's order and augmentation."""
@@ -153,6 +154,15 @@ def ours(job: Job) -> Made:
     return job.taught(slice_to(job.fitting, net, groups, plan.counts), config.steps), {"missed": plan.missed}
 
 
+def by_sensitivity(job: Job) -> Made:
+    config, net = job.config, job.net("full")
+    losses = sensitivities(job.fitting, net, job.coupling.groups)
+    shares = (config.ratio, config.speed)
+    plan = compress.plan(net, job.coupling, {}, "sensitivity", *shares, job.inputs, config.round_to, losses=losses)
+    small = slice_to(job.fitting, net, job.coupling.groups, plan.counts)
+    return job.taught(small, config.compress_steps), {"missed": plan.missed}
+
+
 def scratch(job: Job) -> Made:
     net = compress.rebuild(job.net("full"), compress.widths(job.net("ours")))
     return fine_tune(job.fitting, recipe.in_layout(net), None, job.steps("scratch")), {}
@@ -197,6 +207,7 @@ def busy_seconds(nets: list[nn.Module], inputs: Sequence[Any], rounds: int = 4) 
 ARMS: dict[str, Callable[[Job], Made]] = {
     "full": full,
     "ours": ours,
+    "measured": by_sensitivity,
     "scratch": scratch,
     "uniform": uniform_width,
     "magnitude": magnitude_alone,

@@ -29,15 +29,16 @@ def test_every_arm_once(run, tmp_path):
     said = run()
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert (tmp_path / "results.jsonl").read_text().startswith(first)
-    assert [row["arm"] for row in rows] == ["full", "ours", "scratch", "uniform", "magnitude", "longer"]
+    assert [row["arm"] for row in rows] == ["full", "ours", "measured", "scratch", "uniform", "magnitude", "longer"]
     size = {row["arm"]: row["parameters"] for row in rows}
     assert size["full"] == size["longer"] > size["magnitude"]
     assert size["ours"] == size["scratch"] == pytest.approx(size["full"] / 8, rel=0.02)
+    assert size["measured"] == pytest.approx(size["full"] / 8, rel=0.02)
     assert size["uniform"] == pytest.approx(size["ours"], rel=0.02)
-    assert rows[4]["graph"] == "its own"
+    assert rows[5]["graph"] == "its own"
     report = json.loads((tmp_path / "compression.json").read_text())
     assert all(arm["latency_ms"] > 0 and arm["macs"] > 0 for arm in report["arms"])
-    assert said.count("| `adacof` |") == 6
+    assert said.count("| `adacof` |") == 7
     assert (tmp_path / "compression.png").stat().st_size > 1000
 
 
