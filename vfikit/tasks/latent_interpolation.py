@@ -32,7 +32,9 @@ __all__ = [
 ]
 
 # crops that need no padding; channels take the same way in every step
-DEFAULTS = interpolation.DEFAULTS._replace(batch_size=4, crop=128, pool=200, ratio=None, macs=6.0, traced=(1,))
+DEFAULTS = interpolation.DEFAULTS._replace(
+    batch_size=4, crop=128, pool=200, rule="sensitivity", ratio=None, macs=6.0, traced=(1,)
+)
 
 
 class Losses(NamedTuple):
