@@ -33,7 +33,7 @@ __all__ = [
 
 # crops that need no padding; channels take the same way in every step
 DEFAULTS = interpolation.DEFAULTS._replace(
-    batch_size=4, crop=128, pool=200, rule="sensitivity", ratio=None, macs=6.0, traced=(1,)
+    batch_size=4, crop=128, pool=200, rule="sensitivity", ratio=None, macs=5.0, traced=(1,)
 )
 
 
