@@ -33,7 +33,7 @@ def test_every_arm_once(run, tmp_path):
     size = {row["arm"]: row["parameters"] for row in rows}
     assert size["full"] == size["longer"] > size["magnitude"]
     assert size["ours"] == size["scratch"] == pytest.approx(size["full"] / 8, rel=0.02)
-    assert size["measured"] == pytest.approx(size["full"] / 8, rel=0.02)
+    assert size["measured"] <= size["full"] / 8 * 1.02  # fewer where the work asks for more
     assert size["uniform"] == pytest.approx(size["ours"], rel=0.02)
     assert rows[5]["graph"] == "its own"
     report = json.loads((tmp_path / "compression.json").read_text())

@@ -37,7 +37,7 @@ STAGES = [pytest.param("autoencoder", marks=pytest.mark.slow), "short", "predict
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_trains_its_network_alone(stage: str, tmp_path: Path, weights: Path) -> None:
     more = ("--discriminator-start", 0) if stage == "autoencoder" else ("--ema", 0, "--checkpointing")
-    more += ("--tint", 0.1, "--crop", 16) if stage == "autoencoder" else ()
+    more += ("--tint", 0.1, "--crop", 24) if stage == "autoencoder" else ()
     more += ("--from-short",) if stage == "interpolation" else ()
     arguments = ("--stage", stage, "--init", weights, "--steps", 2, "--log-every", 1, *more, *SHORT)
     done = train(*arguments, "--out", tmp_path / "run")
