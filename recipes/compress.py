@@ -56,7 +56,7 @@ class Config:
     latency: float | None = None
     """How many times less time, measured on --size, met within 2 % where the machine is that steady."""
     speed: float = 3.0
-    """With --ratio, how many times less work for convolutions, at least; 0 leaves it to the densities."""
+    """With --ratio, how many times less work for convolutions, where that ratio allows it; 0 leaves it to the rule."""
     only: tuple[str, ...] = ()
     """Modules (paths, or names inside paths) that alone are cut; --ratio then counts their parameters, 2 by default."""
     round_to: int = 16

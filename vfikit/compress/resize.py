@@ -74,9 +74,8 @@ def rebuild(model: Model, widths: Mapping[str, Width], modules: Sequence[str] = 
     with tensors of its own must have ``reset_parameters``; one that has not raises ``ValueError``.
     """
     small = resize(copy.deepcopy(model), widths)
-    for path, module in reversed(
-        list(small.named_modules())
-    ):  # from the leaves up: a whole net's own rule has the last word
+    # from the leaves up: a whole net's own rule has the last word
+    for path, module in reversed(list(small.named_modules())):
         if modules and not inside(path, modules):
             continue
         reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))  # of torch's attention

@@ -28,7 +28,12 @@ def to_parameters(
         most = max(budget.work({}) / work_ratio, budget.work(fitted(_MOST)))
         counts = counts if budget.work(counts) <= most else bisect(fitted, budget.work, most, "units of work")
     counts = refine(counts, budget.parameters, target, steps, lambda more: budget.work(more) <= most)
-    return counts, missed(budget.parameters({}) / budget.parameters(counts), ratio, "ratio of parameters")
+    problem = missed(budget.parameters({}) / budget.parameters(counts), ratio, "ratio of parameters")
+    fallen = budget.work({}) / budget.work(counts) if work_ratio else 0.0
+    if work_ratio and fallen < (1 - TOLERANCE) * work_ratio:
+        short = f"work falls {fallen:.3g} times, not {work_ratio:.3g}: the ratio of parameters is reached before"
+        problem = f"{problem}; {short}" if problem else short
+    return counts, problem
 
 
 def corrected(
