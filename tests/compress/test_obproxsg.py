@@ -30,11 +30,22 @@ def values(params: list[nn.Parameter]) -> list[Tensor]:
     return [param.detach().clone() for param in params]
 
 
-@pytest.mark.parametrize("piece", [3, 1 << 18])
+@pytest.fixture(params=["pieces", "0", "1", "2"])
+def way(request, monkeypatch) -> str:
+    """By torch in small pieces, or by the kernel of each instruction set."""
+    if request.param == "pieces":
+        monkeypatch.setattr(module._cpu, "available", lambda: False)
+        monkeypatch.setattr(module, "_PIECE", 3)
+    elif not module._cpu.available():
+        pytest.skip(f"no compiled kernels: {module._cpu.load()[1]}")
+    else:
+        monkeypatch.setenv("VFIKIT_INSTRUCTION_SET", request.param)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("eps", [0.0, 0.05])
-def test_equals_the_per_tensor_formulation(monkeypatch, piece, dtype, eps):
-    monkeypatch.setattr(module, "_PIECE", piece)
+def test_equals_the_per_tensor_formulation(way, dtype, eps):
     ours, plain = parameters(dtype=dtype), parameters(dtype=dtype)
     optimizer = OBProxSG(ours, 0.05, 0.3, 2, 2, 1, eps)
     for step in range(12):
@@ -47,6 +58,44 @@ def test_equals_the_per_tensor_formulation(monkeypatch, piece, dtype, eps):
         optimizer.step()
         assert all(torch.equal(a, b) for a, b in zip(ours, plain))
     assert any((param == 0).any() for param in ours)
+
+
+@pytest.mark.parametrize("phase", ["prox", "orthant"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_kernel_equals_the_update_of_pieces(monkeypatch, phase, dtype, threads):
+    """Also of NaN and infinity, and of more than one thread's share."""
+    generator = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(100_003, generator=generator, dtype=dtype) for _ in range(2))
+    x[:4] = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0])
+    grad[4:7] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    pieces, before = x.clone(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    module._step_cpu(phase == "prox", x, grad, 0.5, 0.3, 0.05)
+    torch.set_num_threads(before)
+    monkeypatch.setattr(module._cpu, "available", lambda: False)
+    module._step_cpu(phase == "prox", pieces, grad, 0.5, 0.3, 0.05)
+    assert (x == 0).any()
+    assert torch.equal(x.nan_to_num(77.0, 78.0, 79.0), pieces.nan_to_num(77.0, 78.0, 79.0))
+
+
+def test_a_backward_pass_that_needs_the_old_values_raises(way):
+    params = parameters()
+    loss = sum((param**2).sum() for param in params)
+    feed(params, 0)
+    OBProxSG(params, 0.05, 0.3, 1, 1, 1).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("phase", ["prox", "orthant"])
+def test_half_types_train(phase, dtype):
+    params = parameters(dtype=dtype)
+    feed(params, 0)
+    before = values(params)
+    OBProxSG(params, 0.05, 0.3, 1, 1 if phase == "prox" else 0).step()
+    assert all(param.dtype == dtype and not torch.equal(param, old) for param, old in zip(params, before))
 
 
 @pytest.mark.parametrize("phase", ["prox", "orthant"])

@@ -1,4 +1,5 @@
-"""Loads the compiled CPU kernels and calls them: C symbols ``vfikit_<op>_<forward|backward>_<f32|f64>``."""
+"""Loads the compiled CPU kernels and calls them: C symbols ``vfikit_<op>_<forward|backward>_<f32|f64>``, and those of
+one optimizer's step."""
 
 import ctypes
 import functools
@@ -57,8 +58,9 @@ def available() -> bool:
     return load()[0] is not None
 
 
-def launch(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> None:
-    """Calls ``vfikit_<name>_<type>(pointers..., sizes..., threads)``; ctypes lets other Python threads run meanwhile.
+def launch(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int], numbers: Sequence[float] = ()) -> None:
+    """Calls ``vfikit_<name>_<type>(pointers..., numbers..., sizes..., threads)``; ctypes lets other Python threads run
+    meanwhile.
 
     The tensors must be contiguous and of the first one's type; None becomes a null pointer.
     """
@@ -66,5 +68,6 @@ def launch(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) ->
     assert first is not None
     function = getattr(load()[0], f"vfikit_{name}_{_SUFFIX[first.dtype]}")
     pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
-    if function(*pointers, *map(ctypes.c_int64, (*sizes, torch.get_num_threads()))):
+    counts = map(ctypes.c_int64, (*sizes, torch.get_num_threads()))
+    if function(*pointers, *map(ctypes.c_double, numbers), *counts):
         raise MemoryError(f"{name}: no memory for scratch space, sizes {tuple(sizes)}")
