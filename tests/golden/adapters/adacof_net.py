@@ -71,7 +71,7 @@ def train(case: Case) -> None:
     case.check("out.grad_norm", norms, scale=1.0 if not norms.any() else None, most=1e-3)
     for name in case.outputs("out.grad."):
         # an offset that flips at a negative integer has another slope: one number may be farther off than a pixel
-        case.check(name, gradients[name.removeprefix("out.grad.")], most=1e-3, all=1e-2)
+        case.check(name, gradients[name.removeprefix("out.grad.")], most=5e-3, all=1e-2)
     case.skip("out.published_grad*", "the published backward drops the input's gradient: a defect, see the op")
     compare(case, complete(taps))
 

@@ -37,6 +37,10 @@ class Case:
         """The stored names that begin with ``prefix``."""
         return [name for name in self.arrays if name.startswith(prefix)]
 
+    def variants(self, prefix: str) -> list[str]:
+        """What ``meta`` has under names that begin with ``prefix``."""
+        return [name.removeprefix(prefix) for name in self.meta if name.startswith(prefix)]
+
     def take(self, name: str) -> Tensor:
         """An input as a tensor; floating point becomes the case's precision."""
         self.untouched.discard(name)

@@ -16,22 +16,25 @@ from .case import Case, Published
 from .sampled import check, cotangent, stored
 from .weights import keep_input, keep_output, load
 
+LAYER = 1e-5  # the reference ran in float32
+KINKS = 2e-2
 KERNEL, STRIDE, PADDING = 7, 3, 3  # of soft split and composition, in every configuration
 
 
 def flow_warp(case: Case) -> None:
-    for mode in ("zeros", "border", "reflection"):
+    for mode in [name.removeprefix("output_") for name in case.outputs("output_")]:
         x, flow = case.take("x").requires_grad_(), case.take("flow").requires_grad_()
         out = warp(x, flow.permute(0, 3, 1, 2), padding_mode=mode, align_corners=True)
-        case.check(f"output_{mode}", out)
+        case.check(f"output_{mode}", out, double=LAYER)
         grad_x, grad_flow = torch.autograd.grad(out, (x, flow), case.take("grad_output"))
-        case.check(f"grad_x_{mode}", grad_x)
+        case.check(f"grad_x_{mode}", grad_x, double=LAYER)
         # on a pixel the derivative is that of either side, as rounding has it: the reference ran in float32
         place = flow + torch.stack(torch.meshgrid(*map(torch.arange, flow.shape[1:3]), indexing="ij")[::-1], dim=-1)
         either = ((place - place.round()).abs() < 1e-5).any(-1, keepdim=True)
         either &= case.dtype == torch.float64 and min(flow.shape[1:3]) > 1  # an axis of one pixel has no sides
         assert either.float().mean() < 0.25
-        case.check(f"grad_flow_{mode}", torch.where(either, case.take(f"grad_flow_{mode}"), grad_flow))
+        stored_here = case.take(f"grad_flow_{mode}")
+        case.check(f"grad_flow_{mode}", torch.where(either, stored_here, grad_flow), double=LAYER)
 
 
 def spynet(case: Case) -> None:
@@ -49,9 +52,9 @@ def spynet(case: Case) -> None:
             check(case, name, value)
     if "grad_output" in case or "grad_output_seed" in case:
         gradients = torch.autograd.grad(flow, (ref, supp, *net.parameters()), cotangent(case, flow))
-        check(case, "grad_ref", gradients[0])
-        check(case, "grad_supp", gradients[1])
-        norms(case, "grad_weight_norms", gradients[2:])
+        kinked(case, "grad_ref", gradients[0])
+        kinked(case, "grad_supp", gradients[1])
+        norms(case, "grad_weight_norms", gradients[2:], KINKS / 10)
 
 
 def soft_split_comp(case: Case) -> None:
@@ -173,7 +176,8 @@ def block(case: Case) -> None:
     hidden = next(shape[0] for key, shape in keys.items() if key.endswith("mlp.conv1.0.bias")) // KERNEL**2
     window, size = tuple(config["window"]), tuple(config["size"])
     feed_forward = FusionFeedForward(config["dim"], hidden, KERNEL, STRIDE, PADDING)
-    layer = FocalBlock(config["dim"], config["heads"], window, window, 2, feed_forward)
+    focal = tuple(config.get("focal_window", window)), config.get("focal_level", 2)
+    layer = FocalBlock(config["dim"], config["heads"], window, *focal, feed_forward)
     names = [key.removeprefix(prefix) for key in keys if not key.endswith("valid_ind_rolled")]
     fill(case, layer, {name: block_name(name) for name in names}, prefix)
     taps: dict[str, Tensor] = {}
@@ -227,8 +231,20 @@ def fill(case: Case, module: nn.Module, names: Mapping[str, str], prefix: str = 
     module.to(case.dtype).eval()
 
 
-def norms(case: Case, name: str, gradients: tuple[Tensor, ...]) -> None:
-    check(case, name, torch.stack([gradient.norm() for gradient in gradients]), most=1e-4, double=5e-5)
+def kinked(case: Case, name: str, gradient: Tensor) -> None:
+    """A gradient through warps: it jumps where a flow ends on a pixel, on either side of which rounding may put it.
+
+    In float32 and float64 they differ by up to 9e-3 of the largest value; most of their numbers by far less.
+    """
+    check(case, name, gradient, most=KINKS, all=KINKS, double=KINKS)
+    if name in case:
+        off = (gradient.double() - torch.from_numpy(case.arrays[name]).double()).abs().median()
+        if off > 1e-4 * gradient.abs().max():
+            case.failures.append(f"{name}: half of its numbers are off by {off:.2e}")
+
+
+def norms(case: Case, name: str, gradients: tuple[Tensor, ...], allowed: float = 1e-4) -> None:
+    check(case, name, torch.stack([gradient.norm() for gradient in gradients]), most=allowed, double=allowed)
 
 
 def deform_align(case: Case) -> None:

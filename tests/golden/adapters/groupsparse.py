@@ -65,15 +65,15 @@ def scores(case: Case) -> None:
     found["saliency.combined"] = importance.saliency(units, x, g, case.meta["weights"])
     found["redundancy"] = importance.redundancy(units, x, g)
     found["norm_scale"] = importance.norm_scale(units, x)
-    for name, value in found.items():
-        check(case, name, value)
+    for name in found.keys() & case.arrays.keys():
+        check(case, name, found[name])
 
 
 def plain(case: Case) -> dict[str, Any]:
     """The plain optimizer's settings."""
     direction = dict(case.meta["direction"])
     adam = direction.pop("kind") == "adam"
-    return {**direction, **({"betas": (0.9, 0.999)} if adam else {})}
+    return {**({"betas": (0.9, 0.999)} if adam else {}), **direction}
 
 
 def start(case: Case) -> tuple[dict[str, nn.Parameter], dict[str, Tensor]]:

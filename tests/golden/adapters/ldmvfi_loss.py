@@ -1,5 +1,7 @@
 """The loss of LDMVFI's autoencoder, with the gradient of its last layer, before and after the discriminator joins."""
 
+import re
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
@@ -25,7 +27,8 @@ def vq_loss(case: Case) -> None:
     last_layer = case.take("input_last_layer").requires_grad_()
     made = (functional.conv2d(feature, last_layer, padding=1).tanh() + 1) / 2
     found: dict[str, Tensor] = {"reconstruction": 2 * made - 1, "codebook_loss": codebook}
-    for step in (9999, 10000):
+    steps = sorted({int(match[1]) for name in case.arrays if (match := re.match(r"expect_step(\d+)_", name))})
+    for step in steps:
         sides = loss(made, target, codebook, last_layer, step)
         judged = loss.discriminator_loss(made, target, step)
         values = {

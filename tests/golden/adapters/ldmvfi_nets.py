@@ -13,8 +13,8 @@ from vfikit.models.ldmvfi.published import HEADS, autoencoder_name, unet_name
 from .case import Case, Published
 from .weights import keep_input, keep_output, key_file, load, mean_std
 
-NETWORK = 2e-5  # the reference ran in float32; relative to the largest value
-GRADIENT = 2e-4
+NETWORK = 5e-5  # the reference ran in float32; relative to the largest value
+GRADIENT = 2e-3  # in float32 they are up to 1e-3 off, as code indices and signs of differences fall
 
 
 def figan(case: Case) -> None:
@@ -67,9 +67,10 @@ def unet(case: Case) -> None:
     load(net, {ours.get(key, key): value for key, value in state.items()})
     net.to(case.dtype).eval()
     taps: dict[str, Tensor] = {}
-    keep_output(net.input_blocks[1], taps, "input_block_1")
+    for side, parts in (("input", net.input_blocks), ("output", net.output_blocks)):
+        for index, part in enumerate(parts):
+            keep_output(part, taps, f"{side}_block_{index}")
     keep_output(net.middle_block, taps, "middle_block")
-    keep_output(net.output_blocks[2], taps, "output_block_2")
     keep_output(net.time_embed, taps, "time_embedding")
     context = case.take("input_context") if "input_context" in case else None
     with torch.no_grad():
@@ -150,16 +151,17 @@ def numbers(head: str) -> tuple[str, ...]:
 
 
 def compare(case: Case, taps: dict[str, Tensor], tolerance: float = NETWORK) -> None:
-    """Every stored output: whole, every N-th pixel (``_sN``), 16 channels (``_c16``) or mean and deviation."""
+    """Every stored output: whole, every N-th pixel (``_sN``), N channels (``_cN``) or mean and deviation."""
     for name in [name for name in case.outputs("expect_") if name in case.untouched]:
         base = name.removeprefix("expect_")
         stem, _, what = base.rpartition("_")
         if base in taps:
-            case.check(name, taps[base], most=tolerance, all=5e-5, double=tolerance)
+            case.check(name, taps[base], most=tolerance, all=5 * tolerance, double=tolerance)
         elif found := re.fullmatch(r"s(\d+)", what):
             step = int(found[1])
-            case.check(name, taps[stem][..., ::step, ::step], most=tolerance, all=5e-5, double=tolerance)
-        elif what == "c16":
-            case.check(name, taps[stem][:, :16], most=tolerance, all=5e-5, double=tolerance)
+            case.check(name, taps[stem][..., ::step, ::step], most=tolerance, all=5 * tolerance, double=tolerance)
+        elif re.fullmatch(r"c\d+", what):
+            channels = int(what[1:])
+            case.check(name, taps[stem][:, :channels], most=tolerance, all=5 * tolerance, double=tolerance)
         elif base.endswith("_mean_std"):
             case.check(name, mean_std(taps[base.removesuffix("_mean_std")]), most=tolerance, double=tolerance)

@@ -109,7 +109,9 @@ def diffusion_loss(case: Case) -> None:
 def sampling(case: Case) -> None:
     unet = video_unet(case, case.published("lvdm_unet_small"))
     with torch.no_grad():
-        for eta in (0, 1):
+        for eta in sorted(
+            int(name[8:].partition("_")[0]) for name in case.outputs("ddim_eta") if name.endswith("_noise")
+        ):
             start, *noise = case.take(f"ddim_eta{eta}_noise")
             first, *_, last = trajectory(unet, start, SKY, Sampling("ddim", len(noise), eta), noise)
             latent(case, f"ddim_eta{eta}_x_first", first.sample)
@@ -123,12 +125,13 @@ def sampling(case: Case) -> None:
 
 
 def conditional_sampling(case: Case) -> None:
-    steps = Sampling("ddim", 4, 1.0)
     for kind, name, places in (("pred", "cond_latent", (0,)), ("interp", "interp_cond_latent", (0, -1))):
         shape = tuple(case.arrays[f"{kind}_noguid_output"].shape)
         unet = video_unet(case, case.published("lvdm_unet_prediction_small"), shape[2])
         given = Given(case.take(name), places, LEVEL)
         stored = case.take(f"{kind}_noise")
+        # drawn are the perturbation of what is given, the start, and one clip a step
+        steps = Sampling("ddim", (stored.numel() - given.latents.numel()) // torch.Size(shape).numel() - 1, 1.0)
         for guidance, scale in GUIDANCE.items():
             with torch.no_grad():
                 made = sample_clip(unet, SKY, steps, shape, Drawn(stored), given, guidance=scale)
@@ -151,22 +154,42 @@ def ancestral_step(case: Case, unet: Any, given: Given) -> None:
 
 
 def long_video(case: Case) -> None:
-    keys = {}
+    keys, (length, between, steps) = {}, sizes(case)
     for how in ("published", "corrected"):
         frames = case.arrays[f"keys_{how}"].shape[2]
-        sampler = clips(case, "keys_noise", 4)
+        sampler = clips(case, "keys_noise", length, steps)
         keys[how] = torch.cat(list(islice(key_latents(sampler, mark_all=how == "published"), frames)), dim=2)
         latent(case, f"keys_{how}", keys[how])
     known = case.take("keys_corrected")
-    made = torch.cat(list(between_keys(clips(case, "interpolated_noise", 5), published_pairs(known).split(1, 2))), 2)
+    sampler = clips(case, "interpolated_noise", between, steps)
+    made = torch.cat(list(between_keys(sampler, published_pairs(known).split(1, 2))), 2)
     latent(case, "interpolated_published", made)
     latent(case, "video_published", decode(case, case.take("interpolated_published"))[..., ::4, ::4])
-    count = case.arrays["interpolated_all_pairs"].shape[2] // 4 + 1
-    pairs = between_keys(clips(case, "interpolated_all_pairs_noise", 5), known[:, :, :count].split(1, 2))
+    count = case.arrays["interpolated_all_pairs"].shape[2] // (between - 1) + 1
+    pairs = between_keys(clips(case, "interpolated_all_pairs_noise", between, steps), known[:, :, :count].split(1, 2))
     latent(case, "interpolated_all_pairs", torch.cat(list(pairs), dim=2))
 
 
-def clips(case: Case, noise: str, length: int) -> Any:
+def sizes(case: Case) -> tuple[int, int, int]:
+    """The lengths of a clip of keys and of one between two keys, and the steps that each takes.
+
+    They follow from how much noise is stored: a clip draws itself at the start and at each step, and once what it is
+    given: nothing for the first clip, its first latent for the later ones, both ends between two keys.
+    """
+    plane = case.arrays["keys_corrected"][:, :, 0].size
+    drawn = {name: case.arrays[f"{name}_noise"].size // plane for name in ("keys", "interpolated_all_pairs")}
+    length = case.published("lvdm_unet_prediction_small").config["temporal_length"]
+    made = -(-(case.arrays["keys_corrected"].shape[2] - 1) // (length - 1))
+    steps = (drawn["keys"] - (made - 1)) // (made * length) - 1
+    moves = case.arrays["interpolated_all_pairs"].shape[2] - 1
+    for between in range(2, moves + 2):
+        pairs = moves // (between - 1)
+        if pairs * (2 + between * (1 + steps)) == drawn["interpolated_all_pairs"]:
+            return length, between, steps
+    raise AssertionError(f"{case.name}: no clip between two keys draws {drawn['interpolated_all_pairs']} latents")
+
+
+def clips(case: Case, noise: str, length: int, steps: int) -> Any:
     """What samples clips of ``length`` latents from the stored noise."""
     unet = video_unet(case, case.published("lvdm_unet_prediction_small"), length)
     n, channels, _, *size = case.arrays["keys_corrected"].shape
@@ -177,7 +200,7 @@ def clips(case: Case, noise: str, length: int) -> Any:
         shape = (n, channels, length, *size)
         given = None if given is None else given._replace(level=LEVEL)
         guidance = GUIDANCE["cfg_original"]
-        return sample_clip(unet, SKY, Sampling("ddim", 4, 1.0), shape, drawn, given, guidance=guidance)
+        return sample_clip(unet, SKY, Sampling("ddim", steps, 1.0), shape, drawn, given, guidance=guidance)
 
     return one
 

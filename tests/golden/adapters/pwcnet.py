@@ -1,5 +1,8 @@
 """PWC-Net, its parts, FloLPIPS, and LDMVFI's evaluation metrics."""
 
+import re
+from itertools import chain
+
 import torch
 from torch import Tensor
 
@@ -37,10 +40,10 @@ def forward(case: Case) -> None:
         name = stored.removeprefix("expect_")
         if name == "flow":
             value = to_pixels(raw, first.shape[2:])
-        elif name.endswith("_c8"):
-            value = taps[name.removesuffix("_c8")][:, :8]
-        elif name.endswith("_every5"):
-            value = taps[name.removesuffix("_every5")][:, ::5]
+        elif found := re.fullmatch(r"(\w+)_c(\d+)", name):
+            value = taps[found[1]][:, : int(found[2])]
+        elif found := re.fullmatch(r"(\w+)_every(\d+)", name):
+            value = taps[found[1]][:, :: int(found[2])]
         else:
             value = taps[name]
         case.check(stored, value, **BOUNDS)
@@ -71,10 +74,9 @@ def flolpips(case: Case) -> None:
     case.check("expect_score", scores.mean(), **BOUNDS)
     terms = metric.terms(targets[:1], outputs[:1], differences[0])
     case.check("expect_layer_terms", torch.cat(terms), **BOUNDS)
-    # input 0, target 0, input 1, target 1, input 2; the outputs stand where the targets do
-    order = [inputs[0], targets[0], inputs[1], targets[1], inputs[2]]
-    made = [inputs[0], outputs[0], inputs[1], outputs[1], inputs[2]]
-    video = metric.video(torch.stack(made), torch.stack(order))
+    # input 0, target 0, input 1, target 1, input 2, ...; the outputs stand where the targets do
+    between = ([*chain(*zip(inputs, middle)), inputs[-1]] for middle in (outputs, targets))
+    video = metric.video(*map(torch.stack, between))
     case.check("expect_video_scores", video, **BOUNDS)
     case.check("expect_video_score", video.mean(), **BOUNDS)
 

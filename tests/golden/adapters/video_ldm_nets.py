@@ -18,7 +18,7 @@ from .weights import keep_output, load, mixed
 
 HEADS = 4  # of the blocks' spatial attention; their files do not say
 OURS = ("n_frames", "n_temp_heads")  # what diffusers' configuration does not know
-ALPHA = 3e-6  # absolute: gradients of factors are sums that cancel
+GRADIENT, ALPHA = 1e-4, 3e-5  # of the largest value, and absolute: gradients of factors are sums that cancel
 
 
 def down_block(case: Case) -> None:
@@ -107,8 +107,8 @@ def unet_gradient(case: Case) -> None:
     for name in [name for name in case.arrays if name in published]:
         gradient = gradients[name].flatten()
         step = 5 if len(gradient) >= 3000 else 1
-        scale = max(ALPHA / DOUBLE, float(abs(case.arrays[name]).max()))
-        case.check(name, gradient[::step], scale=scale, double=DOUBLE)
+        scale = max(ALPHA / GRADIENT, float(abs(case.arrays[name]).max()))
+        case.check(name, gradient[::step], scale=scale, most=GRADIENT, double=GRADIENT)
 
 
 def network(case: Case) -> tuple[Any, set[str]]:

