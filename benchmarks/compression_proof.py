@@ -8,8 +8,8 @@ in one paired run, prints a table, and writes the report and the picture. The ar
     full      the full net, which all but scratch start from: trained for --train-steps, or with 0 what vfikit ships
     longer    the full net, trained on for as many steps as the others are given
     scratch   ours' widths from scratch, for --scratch-steps; by default all the steps of the full net and of ours
-    ours      sparsified, planned, sliced, fine-tuned towards the full net
-    measured  as ours, but planned by what each cut changes; all steps are fine-tuning
+    ours      planned by what each cut changes, sliced, fine-tuned towards the full net
+    density   as ours, but sparsified first, and planned by densities
     uniform   as many parameters as ours, every width cut alike; sliced and fine-tuned as ours
     magnitude Torch-Pruning alone: the smallest weights, cut until the net is as fast as ours; fine-tuned as ours
 """
@@ -29,7 +29,8 @@ from torch import nn
 from tqdm import tqdm
 
 from vfikit import checkpoints, compress, recipe
-from vfikit.compress.plan import uniform
+from vfikit.compress.cuts import Losses
+from vfikit.compress.plan import Rule, uniform
 from vfikit.compression import Fitting, fine_tune, sensitivities, slice_to, sparsify
 from vfikit.data import Pool, Triplet, Triplets, open_triplets
 from vfikit.files import append_jsonl
@@ -53,7 +54,7 @@ class Config:
     """Folder for the nets and results.jsonl, one line an arm."""
     models: tuple[str, ...] = ("adacof", "cdfi")
     """Names of vfikit.models.MODELS; their small presets."""
-    arms: tuple[str, ...] = ("full", "ours", "measured", "scratch", "uniform", "magnitude", "longer")
+    arms: tuple[str, ...] = ("full", "ours", "density", "scratch", "uniform", "magnitude", "longer")
     """Which arms to run; each needs full, and scratch, uniform and magnitude need ours."""
     seeds: int = 3
     """How many seeds, from 0 on: of weights, data's order and augmentation."""
@@ -62,7 +63,7 @@ class Config:
     scratch_steps: int | None = None
     """Of training ours' widths from scratch; as many as the full net and ours together where left out."""
     sparsify_steps: int = 40
-    """Of sparsifying, for ours; the other arms fine-tune for so many more."""
+    """Of sparsifying, for density; the other arms fine-tune for so many more."""
     steps: int = 400
     """Of fine-tuning."""
     batch_size: int = 4
@@ -77,11 +78,11 @@ class Config:
     """Share of the distance to the full net in the loss at the start (from scratch: of the sampled frames to the
     target); 0 after two thirds."""
     ratio: float = 8.0
-    """How many times fewer parameters, for ours and uniform."""
+    """How many times fewer parameters, at least, for ours and density; uniform has as many as ours."""
     speed: float = 3.0
-    """How many times less work for convolutions, at least, for ours."""
+    """How many times less work for convolutions, at least, for ours and density."""
     round_to: int = 16
-    """As in recipes/compress.py, for ours and uniform."""
+    """As in recipes/compress.py, for ours, density and uniform."""
     limit: int | None = None
     """Held-out triplets to measure quality on; all where left out."""
     size: tuple[int, int] = (256, 256)
@@ -145,22 +146,25 @@ def longer(job: Job) -> Made:
 
 
 def ours(job: Job) -> Made:
-    config, net = job.config, job.net("full")
-    groups = job.coupling.groups
+    net = job.net("full")
+    plan = planned(job, net, {}, "sensitivity", sensitivities(job.fitting, net, job.coupling.groups))
+    small = slice_to(job.fitting, net, job.coupling.groups, plan.counts)
+    return job.taught(small, job.config.compress_steps), {"missed": plan.missed}
+
+
+def by_density(job: Job) -> Made:
+    config, net, groups = job.config, job.net("full"), job.coupling.groups
     sparse = sparsify(job.fitting, net, groups, "obproxsg", config.ratio**-0.5, config.sparsify_steps).model
-    densities = compress.density(sparse).layers
-    shares = (config.ratio, config.speed)
-    plan = compress.plan(net, job.coupling, densities, "consumer", *shares, job.inputs, config.round_to)
+    plan = planned(job, net, compress.density(sparse).layers, "consumer")
     return job.taught(slice_to(job.fitting, net, groups, plan.counts), config.steps), {"missed": plan.missed}
 
 
-def by_sensitivity(job: Job) -> Made:
-    config, net = job.config, job.net("full")
-    losses = sensitivities(job.fitting, net, job.coupling.groups)
-    shares = (config.ratio, config.speed)
-    plan = compress.plan(net, job.coupling, {}, "sensitivity", *shares, job.inputs, config.round_to, losses=losses)
-    small = slice_to(job.fitting, net, job.coupling.groups, plan.counts)
-    return job.taught(small, config.compress_steps), {"missed": plan.missed}
+def planned(
+    job: Job, net: nn.Module, densities: dict[str, float], rule: Rule, losses: Losses | None = None
+) -> compress.Plan:
+    config = job.config
+    targets = (config.ratio, config.speed)
+    return compress.plan(net, job.coupling, densities, rule, *targets, job.inputs, config.round_to, losses=losses)
 
 
 def scratch(job: Job) -> Made:
@@ -207,7 +211,7 @@ def busy_seconds(nets: list[nn.Module], inputs: Sequence[Any], rounds: int = 4) 
 ARMS: dict[str, Callable[[Job], Made]] = {
     "full": full,
     "ours": ours,
-    "measured": by_sensitivity,
+    "density": by_density,
     "scratch": scratch,
     "uniform": uniform_width,
     "magnitude": magnitude_alone,

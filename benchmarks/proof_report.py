@@ -16,7 +16,7 @@ COLORS = {
     "full": "black",
     "longer": "grey",
     "ours": "#cc3311",
-    "measured": "#ee7733",
+    "density": "#ee7733",
     "scratch": "#4477aa",
     "uniform": "#228833",
     "magnitude": "#aa8800",

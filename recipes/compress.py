@@ -50,13 +50,14 @@ class Config:
     rule: Literal["consumer", "sqrt-min", "sqrt-max", "latency", "sensitivity"] | None = None
     """How densities become widths; latency times layers instead, sensitivity measures what each cut changes."""
     ratio: float | None = None
-    """How many times fewer parameters, met within 2 %; this or --macs is as the task has it where all are left out."""
+    """How many times fewer parameters, met within 2 % (more where --speed takes it); this or --macs is as the task has
+    it where all are left out."""
     macs: float | None = None
     """How many times fewer multiply-accumulates, met within 2 %."""
     latency: float | None = None
     """How many times less time, measured on --size, met within 2 % where the machine is that steady."""
     speed: float = 3.0
-    """With --ratio, how many times less work for convolutions, where that ratio allows it; 0 leaves it to the rule."""
+    """With --ratio, how many times less work for convolutions at least; 0 leaves it to the rule."""
     only: tuple[str, ...] = ()
     """Modules (paths, or names inside paths) that alone are cut; --ratio then counts their parameters, 2 by default."""
     round_to: int = 16

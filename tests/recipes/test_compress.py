@@ -12,6 +12,7 @@ from vfikit.models import build
 
 TINY = ["--pool", "6", "--batch-size", "2", "--crop", "32", "--limit", "2"]
 TINY += ["--size", "64", "64", "--steps", "4", "--sparsify-steps", "5"]
+BY_DENSITY = [*TINY, "--rule", "consumer"]  # measuring each cut takes longer than all the rest
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ def weights(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("route", ["slice", "rebuild"])
-def test_six_steps(run, tmp_path, weights, route):
-    code, out, err = run("--checkpoint", weights, "--route", route, "--ratio", 4, "--out", tmp_path / "out", *TINY)
+@pytest.mark.parametrize(("route", "settings"), [("slice", TINY), ("rebuild", BY_DENSITY)], ids=["slice", "rebuild"])
+def test_six_steps(run, tmp_path, weights, route, settings):
+    code, out, err = run("--checkpoint", weights, "--route", route, "--ratio", 4, "--out", tmp_path / "out", *settings)
     assert code == 0, err
     for step in ("1/6 sparsify", "2/6 density", "3/6 plan", "4/6 resize", "5/6 fine-tune", "6/6 report"):
         assert step in out
@@ -61,7 +62,7 @@ def test_six_steps(run, tmp_path, weights, route):
 
 def test_without_weights_it_trains_first_and_says_so(run, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "shipped", lambda model, preset: None)
-    code, out, err = run("--model", "cdfi", "--train-steps", 2, "--ratio", 2, "--out", tmp_path / "out", *TINY)
+    code, out, err = run("--model", "cdfi", "--train-steps", 2, "--ratio", 2, "--out", tmp_path / "out", *BY_DENSITY)
     assert code == 0, err
     assert "no shipped weights: training the full net for 2 steps first" in out
     assert (tmp_path / "out" / "compressed.safetensors").exists()
@@ -88,7 +89,7 @@ def test_wrong_input_is_one_line(run, tmp_path, arguments, message):
 
 
 def test_a_ratio_out_of_reach_leaves_no_results(run, tmp_path, weights):
-    code, _, err = run("--checkpoint", weights, "--ratio", 500, "--out", tmp_path / "out", *TINY)
+    code, _, err = run("--checkpoint", weights, "--ratio", 500, "--out", tmp_path / "out", *BY_DENSITY)
     assert code == 2
     assert "the floors leave" in err.splitlines()[-1]
     assert not (tmp_path / "out" / "report.json").exists()
@@ -100,7 +101,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("hspg", "dhspg")
 @pytest.mark.parametrize("sparsifier", ["hesso", *SLOW])
 def test_whole_channels_to_a_target_of_macs(run, tmp_path, weights, sparsifier):
     more = ("--sparsifier", sparsifier, "--macs", 3, "--out", tmp_path / "out")
-    code, out, err = run("--checkpoint", weights, *more, *TINY)
+    code, out, err = run("--checkpoint", weights, *more, *BY_DENSITY)
     assert code == 0, err
     assert f"1/6 sparsify: {sparsifier}" in out
     content = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -111,7 +112,7 @@ def test_whole_channels_to_a_target_of_macs(run, tmp_path, weights, sparsifier):
 def test_only_a_part_is_cut(run, tmp_path, weights, route):
     """--ratio is that of its parameters; --route rebuild trains nothing else anew."""
     chosen = ("--only", "estimator.encoder.4", "heads", "--ratio", 3, "--route", route, "--teacher", 0)
-    code, _, err = run("--checkpoint", weights, *chosen, "--out", tmp_path / "out", *TINY, "--lr", 1e-12)
+    code, _, err = run("--checkpoint", weights, *chosen, "--out", tmp_path / "out", *BY_DENSITY, "--lr", 1e-12)
     assert code == 0, err
     full, small = (checkpoints.load(path) for path in (weights, tmp_path / "out" / "compressed.safetensors"))
     parts = [[net.estimator.encoder[4], net.estimator.heads] for net in (full, small)]
@@ -122,19 +123,21 @@ def test_only_a_part_is_cut(run, tmp_path, weights, route):
 
 
 def test_one_target(run, tmp_path, weights):
-    code, _, err = run("--checkpoint", weights, "--macs", 3, "--ratio", 2, "--out", tmp_path / "out", *TINY)
+    code, _, err = run("--checkpoint", weights, "--macs", 3, "--ratio", 2, "--out", tmp_path / "out", *BY_DENSITY)
     assert code == 2
     assert "got several of --ratio, --macs and --latency, expected one target" in err
 
 
 def test_features_are_distilled_too(run, tmp_path, weights):
     named = ("--features", "estimator.encoder.4", "estimator.upsample.3")
-    code, _, err = run("--checkpoint", weights, "--ratio", 4, *named, "--out", tmp_path / "out", *TINY)
+    code, _, err = run("--checkpoint", weights, "--ratio", 4, *named, "--out", tmp_path / "out", *BY_DENSITY)
     assert code == 0, err
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(content["zero_by_step"]) == 5
     assert all(0 <= share < 1 for share in content["zero_by_step"])
-    code, _, err = run("--checkpoint", weights, "--features", "estimator.nothing", "--out", tmp_path / "no", *TINY)
+    code, _, err = run(
+        "--checkpoint", weights, "--features", "estimator.nothing", "--out", tmp_path / "no", *BY_DENSITY
+    )
     assert code == 2
     assert "has no module 'estimator.nothing'" in err
     assert not (tmp_path / "no").exists()
@@ -142,7 +145,7 @@ def test_features_are_distilled_too(run, tmp_path, weights):
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(run, tmp_path, weights, monkeypatch):
     monkeypatch.setattr(compression, "SAVE_EVERY", 2)
-    arguments = ("--checkpoint", weights, "--ratio", 4, *TINY)
+    arguments = ("--checkpoint", weights, "--ratio", 4, *BY_DENSITY)
     code, _, err = run(*arguments, "--out", tmp_path / "whole")
     assert code == 0, err
 

@@ -20,7 +20,7 @@ from .groups import Coupling, Group
 from .latency import LayerTimes
 from .resize import Width, widths
 from .slicing import magnitude, slice_channels
-from .targets import Family, corrected, missed, to_parameters
+from .targets import Family, corrected, kept, missed, to_parameters
 
 Rule = Literal["consumer", "sqrt-min", "sqrt-max", "latency", "sensitivity"]
 RULES: tuple[Rule, ...] = ("consumer", "sqrt-min", "sqrt-max", "latency", "sensitivity")
@@ -71,8 +71,9 @@ def plan(
 
     One target may be given, and is met within 2 %, or ``missed`` says so: parameters (``ratio``), multiply-accumulates
     (``macs_ratio``) or the time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. Beside
-    ``ratio``, ``work_ratio`` cuts groups with more work than parameters further, until work falls by as much; a target
-    under the floors raises ValueError. Of ``modules`` (paths, names in paths), only they are cut, ``ratio`` is theirs.
+    ``ratio``, ``work_ratio`` cuts what has more work than parameters further, until work falls by as much, past
+    ``ratio`` if need be; a target under the floors raises ValueError. Of ``modules`` (paths, names in paths), only
+    they are cut, ``ratio`` is theirs.
     """
     target = _target(ratio, macs_ratio, latency_ratio, work_ratio)
     if not inputs and any((rule == "latency", work_ratio, macs_ratio, latency_ratio)):
@@ -92,7 +93,8 @@ def plan(
         family = _by_density(groups, densities, rule, budget, round_to, floor, target is not None)
     steps = sorted({round_to, max(1, round_to // 4), 1}, reverse=True)
     if ratio is not None:
-        counts, problem = to_parameters(family, budget, ratio, work_ratio, steps)
+        wish = family.wish if isinstance(family, _ByLoss) else kept
+        counts, problem = to_parameters(family, budget, ratio, work_ratio, steps, wish)
     else:
         counts, problem = _measured(model, bare, family, budget, inputs, steps, macs_ratio, latency_ratio)
     small = _cut(bare, counts)
@@ -200,6 +202,12 @@ class _ByLoss:
         if extra not in self.paths:
             self.paths[extra] = _Path(cuts(size, self.losses, *self.least))
         return self.paths[extra](number)
+
+    def wish(self, counts: Counts, group: Group, more: int) -> float:
+        """What regains most for its parameters comes first."""
+        regained = self.losses[group][counts[group]] - self.losses[group][more]
+        grown = self.budget.parameters({**counts, group: more}) - self.budget.parameters(counts)
+        return -regained / max(grown, 1.0)
 
 
 def _share(group: Group, densities: Mapping[str, float], rule: Rule) -> float:

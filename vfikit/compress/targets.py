@@ -10,14 +10,24 @@ TOLERANCE = 0.02
 Family = Callable[
     [float, float], Counts
 ]  # ever fewer units as the first number grows, of some groups as the second does
-_MOST = 64.0  # of the second number; by then all is at the floor
+Wish = Callable[[Counts, Group, int], float]  # the lower, the sooner a group gets units back, up to so many
+_MOST = 64.0  # of the second number; by then work is all that counts
+_END = 2000.0  # of the first number: no family has more to cut
 _TRIES = 4  # of a measured target, each corrected by the one before
 
 
+def kept(counts: Counts, group: Group, more: int) -> float:
+    """A wish: what is cut most comes first."""
+    return counts[group] / group.units
+
+
 def to_parameters(
-    family: Family, budget: Budget, ratio: float, work_ratio: float | None, steps: Sequence[int]
+    family: Family, budget: Budget, ratio: float, work_ratio: float | None, steps: Sequence[int], wish: Wish = kept
 ) -> tuple[Counts, str | None]:
-    """Parameters fall by ``ratio``; work by ``work_ratio`` at least, or as far as it goes. And what is ``missed``."""
+    """Parameters fall by ``ratio``; work by ``work_ratio`` at least, or as far as it goes. And what is ``missed``.
+
+    Where work takes it, parameters fall further: giving them back would regain next to nothing.
+    """
     target = budget.parameters({}) / ratio
 
     def fitted(extra: float) -> Counts:
@@ -25,15 +35,30 @@ def to_parameters(
 
     counts, most = fitted(0.0), float("inf")
     if work_ratio is not None:
-        most = max(budget.work({}) / work_ratio, budget.work(fitted(_MOST)))
-        counts = counts if budget.work(counts) <= most else bisect(fitted, budget.work, most, "units of work")
-    counts = refine(counts, budget.parameters, target, steps, lambda more: budget.work(more) <= most)
-    problem = missed(budget.parameters({}) / budget.parameters(counts), ratio, "ratio of parameters")
+        if budget.work(counts) > budget.work({}) / work_ratio:
+            counts = _to_work(family, budget, budget.work({}) / work_ratio, fitted)
+        most = max(budget.work({}) / work_ratio, budget.work(counts))
+    counts = refine(counts, budget.parameters, target, steps, lambda more: budget.work(more) <= most, wish)
+    reached = budget.parameters({}) / budget.parameters(counts)
+    problem = None if work_ratio and reached > ratio else missed(reached, ratio, "ratio of parameters")
     fallen = budget.work({}) / budget.work(counts) if work_ratio else 0.0
     if work_ratio and fallen < (1 - TOLERANCE) * work_ratio:
-        short = f"work falls {fallen:.3g} times, not {work_ratio:.3g}: the ratio of parameters is reached before"
+        short = f"work falls {fallen:.3g} times, not {work_ratio:.3g}: the floors leave no more"
         problem = f"{problem}; {short}" if problem else short
     return counts, problem
+
+
+def _to_work(family: Family, budget: Budget, most: float, fitted: Callable[[float], Counts]) -> Counts:
+    """Counts for at most so much work: the least stress on it that is enough at the target of parameters.
+
+    Where none is, past that target, if the floors let it.
+    """
+    stressed = fitted(_MOST)
+    if budget.work(stressed) <= most:
+        return bisect(fitted, budget.work, most, "units of work")
+    if budget.work(family(_END, _MOST)) > most:
+        return stressed
+    return bisect(lambda number: family(number, _MOST), budget.work, most, "units of work")
 
 
 def corrected(
@@ -58,7 +83,7 @@ def bisect(at: Callable[[float], Counts], size: Size, target: float, what: str) 
     """The counts at the lowest number whose size is at most ``target``."""
     low, high = 0.0, 1.0
     while size(at(high)) > target:
-        if high > 2000:
+        if high > _END:
             raise ValueError(f"plan: the floors leave {size(at(high)):,.0f} {what}, expected at most {target:,.0f}")
         low, high = high, high * 2
     for _ in range(24):
@@ -68,19 +93,28 @@ def bisect(at: Callable[[float], Counts], size: Size, target: float, what: str) 
 
 
 def refine(
-    counts: Counts, size: Size, target: float, steps: Sequence[int], allowed: Callable[[Counts], bool]
+    counts: Counts,
+    size: Size,
+    target: float,
+    steps: Sequence[int],
+    allowed: Callable[[Counts], bool],
+    wish: Wish = kept,
 ) -> Counts:
     """Gives units back, ``steps`` channels at a time, coarse steps first, until within ``TOLERANCE`` under ``target``.
 
-    Of the groups, what is cut most comes first; finer steps stay with as few groups as they can, so that most widths
+    The group with the least ``wish`` comes first; finer steps stay with as few groups as they can, so that most widths
     remain what they were rounded to. What would pass the target, or is not ``allowed``, is left.
     """
+
+    def raised(group: Group, step: int) -> int:
+        return min(group.units, counts[group] + max(1, step // group.unit_size))
+
     counts, uneven = dict(counts), set[Group]()
     for step in steps:
         waiting = list(counts)  # in their order: plans are the same every time
         while waiting and size(counts) < (1 - TOLERANCE) * target:
-            group = min(waiting, key=lambda g: (g not in uneven, counts[g] / g.units))
-            more = {**counts, group: min(group.units, counts[group] + max(1, step // group.unit_size))}
+            group = min(waiting, key=lambda g: (g not in uneven, wish(counts, g, raised(g, step))))
+            more = {**counts, group: raised(group, step)}
             if more[group] == counts[group] or size(more) > target or not allowed(more):
                 waiting.remove(group)
                 continue

@@ -13,7 +13,7 @@ from ..metrics import interpolation_error, normalized_interpolation_error, psnr,
 from .judges import NEEDS, Judges
 from .task import Defaults, Split
 
-DEFAULTS = Defaults(batch_size=8, crop=96, size=(256, 256), pool=400)
+DEFAULTS = Defaults(batch_size=8, crop=96, size=(256, 256), pool=400, rule="sensitivity")
 TERMS = "1*Charb+0.01*g_Spatial+0.005*g_Occlusion"
 
 # What is measured, of (prediction, target). All but psnr_raw are of the prediction as an 8-bit file holds it.
