@@ -198,9 +198,11 @@ def check(config: Config) -> tuple[Task, Defaults, Config]:
     for name in config.only:
         if not any(compress.inside(path, [name]) for path, _ in bare.named_modules()):
             raise InputError(f"--only {name}: {config.model} has no module of this path or name")
-    for name in ("ratio", "macs", "latency", "steps", "train_steps", "batch_size", "crop", "lr", "round_to", "pool"):
-        if (value := getattr(config, name)) is not None and value <= 0:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected more than 0")
+    recipe.at_least(config, 1, "steps", "train_steps", "batch_size", "crop", "round_to", "pool", "size")
+    recipe.at_least(config, 0, "lr", "speed", "teacher", "limit", "sparsify_steps")
+    for name in ("ratio", "macs", "latency"):
+        if (value := getattr(config, name)) is not None and value <= 1:
+            raise InputError(f"--{name} is {value}, expected more than 1")
     if (config.ratio, config.macs, config.latency).count(None) < 2:
         raise InputError("got several of --ratio, --macs and --latency, expected one target")
     if config.checkpoint is not None and not config.checkpoint.exists():

@@ -121,7 +121,15 @@ def load_judge(name: str, path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+def check(config: Config) -> None:
+    """What can be seen to be wrong before anything is done."""
+    recipe.at_least(config, 1, "size", "resize", "frames", "limit")
+    if config.out is not None:
+        recipe.check_out(config.out)
+
+
 def main(config: Config) -> None:
+    check(config)
     makes = generation.makes_videos(recipe.build_on_meta(config.model, config.preset))
     of_clips = measure_videos if makes else measure_clips if TASKS.get(config.model) is inpainting else None
     measured = measure_triplets(config) if of_clips is None else of_clips(config)
@@ -135,6 +143,8 @@ def main(config: Config) -> None:
 
 def measure_triplets(config: Config) -> evaluation.Measured:
     """Of a model that makes the frame between two."""
+    if config.published or config.frames is not None or config.resize is not None:
+        raise InputError(f"--published, --frames, --resize: are of clips, {config.model} makes single frames")
     chosen = None if config.metrics is None else names(config.metrics, "metrics", ALL)
     check_steps(config, chosen)
     baselines = names(config.baselines, "baselines", tuple(interpolation.BASELINES))
@@ -171,6 +181,7 @@ def measure_clips(config: Config) -> evaluation.Measured:
     wanted = list(inpainting_quality.METRICS)
     if config.metrics is not None:
         wanted = names(config.metrics, "metrics", inpainting_quality.METRICS)
+    recipe.at_least(config, 2, "frames")
     synthetic, side = config.data == "synthetic", config.size or 256
     clips = open_clips(config.data, "test", (side, side) if synthetic else None, config.seed)
     data = inpainting_quality.HoledClips(clips, config.resize, config.frames)

@@ -27,14 +27,14 @@ from vfikit.diffusion import watched
 from vfikit.files import InputError, atomic
 from vfikit.tasks import generation
 from vfikit.video import ImageReader, VideoReader, write_image
-from vfikit.video.clip import check_suffix, contact_sheet, write_clip
+from vfikit.video.clip import check_clip, contact_sheet, write_clip
 from vfikit.video.images import IMAGES
 from vfikit.video.job import check_output
 
 
 @dataclass(frozen=True)
 class Config:
-    output: Annotated[Path, tyro.conf.Positional]
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """The output: a .mp4, .mov, .mkv, .webm or .gif, or a folder for images (no suffix)."""
     model: str = "lvdm"
     """Any model of vfikit.models.MODELS that makes videos."""
@@ -74,7 +74,7 @@ class Config:
     seed: int = 0
     """Of the noise."""
     sheet: int = 16
-    """Frames on the contact sheet beside the video (.png); 0 makes none."""
+    """Frames on the contact sheet beside the video (.png, replaced if it is there); 0 makes none."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where the network runs."""
     half: bool = False
@@ -83,19 +83,18 @@ class Config:
 
 def check(config: Config) -> Fraction:
     """What can be seen to be wrong before anything is done; the frame rate."""
-    for name in ("num_frames", "begin_frames", "height", "width", "steps"):
-        if (value := getattr(config, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
-    try:
-        rate = Fraction(config.fps).limit_denominator(100_000)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"--fps is {config.fps!r}, expected a number or a fraction") from error
-    if rate <= 0:
-        raise InputError(f"--fps is {config.fps}, expected more than 0")
+    recipe.at_least(config, 1, "num_frames", "begin_frames", "height", "width", "steps")
+    recipe.at_least(config, 0, "sheet")
+    rate = recipe.frame_rate("--fps", config.fps)
     generation.check(recipe.build_on_meta(config.model, config.preset))
-    check_output([] if config.begin is None else [config.begin], config.output)
-    check_suffix(config.output)
+    for path in (config.output, sheet_path(config))[: 1 + (config.sheet > 0)]:
+        check_output([] if config.begin is None else [config.begin], path)
+    check_clip(config.output, rate)
     return rate
+
+
+def sheet_path(config: Config) -> Path:
+    return config.output.with_suffix(".png")
 
 
 def load(config: Config) -> Any:
@@ -160,10 +159,9 @@ def main(config: Config) -> None:
         count = write_clip(kept(generation.stream(model, request), wanted, sheet, progress), config.output, rate)
     print(f"{config.output}: {count} frames")
     if sheet:
-        path = config.output.with_suffix(".png")
-        with atomic(path) as temporary:
+        with atomic(sheet_path(config)) as temporary:
             write_image(contact_sheet(sheet), temporary)
-        print(f"{path}: {len(sheet)} of them")
+        print(f"{sheet_path(config)}: {len(sheet)} of them")
 
 
 if __name__ == "__main__":

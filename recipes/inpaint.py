@@ -29,11 +29,11 @@ from vfikit.video.fill import Fill
 
 @dataclass(frozen=True)
 class Config:
-    video: Annotated[Path, tyro.conf.Positional]
+    video: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")]
     """A video, a GIF, or a folder of images."""
-    mask: Annotated[Path, tyro.conf.Positional]
+    mask: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MASK")]
     """An image, a folder with one for each frame, or a video as long as the clip."""
-    output: Annotated[Path, tyro.conf.Positional]
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Where to write: .mp4, .mov, .mkv, .webm, .gif, or a folder (no suffix)."""
     model: str = "e2fgvi-hq"
     """Any model of vfikit.models.MODELS that inpaints."""

@@ -94,6 +94,8 @@ def main(config: Config) -> None:
     set_sampling(model, config)
     interpolate = prepared(model, config)
     if output.suffix.lower() in IMAGES:
+        if config.factor != 2 or config.fps is not None:
+            raise InputError(f"{output}: one image, but --factor or --fps asks for more; name a folder or a video")
         interpolate_pair(inputs, output, interpolate)
         print(f"{output}: the frame between {inputs[0]} and {inputs[1]}")
         return

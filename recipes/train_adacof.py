@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from vfikit import checkpoints, recipe, training
 from vfikit.data import Triplet, Triplets, open_triplets
+from vfikit.files import InputError
 from vfikit.losses import ADVERSARIES, Objective, VGGLoss, adversarial_term, parse_terms
 from vfikit.models import build
-from vfikit.tasks import interpolation
+from vfikit.tasks import TASKS, interpolation
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
 
@@ -92,6 +93,8 @@ class Networks:
 
 def main(config: Config) -> None:
     config, state = settings(config, {"steps": 20_000, "validation": "synthetic"})
+    if TASKS.get(config.model, interpolation) is not interpolation:  # unknown names are said by build
+        raise InputError(f"--model {config.model}: expected adacof, one of its forms or cdfi")
     data = open_triplets(config.data, "train", config.crop, config.seed)
     validation = open_triplets(config.validation or "synthetic", "test", config.crop, config.seed)
     accelerate = accelerator(config)

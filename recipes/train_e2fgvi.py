@@ -121,6 +121,7 @@ def main(config: Config) -> None:
     if config.model not in ("e2fgvi", "e2fgvi-hq"):
         raise InputError(f"model {config.model!r}: expected e2fgvi or e2fgvi-hq")
     config, state = settings(config, {"steps": 20_000})
+    recipe.at_least(config, 0, "references")
     data = open_clips(config.data, "train", config.size, config.seed)
     objects = None if config.objects is None else ObjectMasks(config.objects)
     held_out = open_clips(config.data, "test", config.size, config.seed)

@@ -148,6 +148,8 @@ def main(config: Config) -> None:
         measure_scale(config, starting_point(config).to(accelerate.device), data)
         return
     nets = Networks(config, accelerate.device)
+    if any((side or 0) % (covered := nets.average.factors[1]) for side in (config.size, config.crop)):
+        raise InputError(f"--size, --crop: expected multiples of {covered}, the pixels that one of a latent covers")
     nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
     run = TrainingRun("train_lvdm", config, accelerate, nets.kept, state)
     frames, strides = task.clip_frames(nets.average, config.stage), (config.stride,)

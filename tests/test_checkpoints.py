@@ -147,6 +147,12 @@ def test_bad_files(tmp_path: Path) -> None:
         checkpoints.load(path)
 
 
+def test_a_file_is_readable_by_whom_others_are(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    checkpoints.save(toy("adacof"), tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     net = toy("adacof")
     checkpoints.save(net, tmp_path / "net.safetensors")

@@ -2,7 +2,9 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,3 +107,91 @@ def test_freed_memory_is_kept():
     made = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     before, after = map(int, made.stdout.split())
     assert after < before / 10
+
+
+@dataclass(frozen=True)
+class Numbers:
+    lr: float = 0.1
+    """A rate."""
+    seed: int = 0
+    """Of noise."""
+
+
+def test_no_number_no_seed_and_no_memory_are_one_line(monkeypatch, capsys):
+    def main(config: Numbers) -> None:
+        torch.empty(2**58)
+
+    for arguments, message in [
+        (["--lr", "nan"], "--lr is nan, expected a number"),
+        (["--seed", "-1"], "--seed is -1, expected 0 to 4294967295"),
+        (["--seed", str(2**70)], f"--seed is {2**70}, expected 0 to 4294967295"),
+        ([], "can't allocate memory"),
+    ]:
+        monkeypatch.setattr("sys.argv", ["recipe", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            recipe.run(main, Numbers)
+        printed = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert message in printed
+        assert printed.count("\n") == 1
+
+
+def test_another_defect_of_torch_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["recipe"])
+
+    def main(config: Config) -> None:
+        torch.zeros(2) @ torch.zeros(3)
+
+    with pytest.raises(RuntimeError):
+        recipe.run(main, Config)
+
+
+def test_a_count_is_at_least_so_much():
+    config = SimpleNamespace(size=(64, 0), validate_every=0, crop=None)
+    recipe.at_least(config, 0, "size", "validate_every", "crop", "absent")
+    with pytest.raises(InputError, match="--size is 64 0, expected at least 1"):
+        recipe.at_least(config, 1, "crop", "size")
+    with pytest.raises(InputError, match="--validate-every is 0, expected at least 1"):
+        recipe.at_least(config, 1, "validate_every")
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("60", Fraction(60)),
+        ("23.976", Fraction(24000, 1001)),
+        ("60000/1001", Fraction(60000, 1001)),
+        ("1/3600", Fraction(1, 3600)),
+    ],
+)
+def test_a_frame_rate(text, rate):
+    assert recipe.frame_rate("--fps", text) == rate
+
+
+def test_a_frame_rate_fits_into_containers():
+    rate = recipe.frame_rate("--fps", "12.3456789012345")
+    assert max(rate.numerator, rate.denominator) < 2**31
+    assert abs(float(rate) - 12.3456789012345) < 1e-4
+    for text in ("0", "-1", "1e12", "nan", "inf", "1/0"):
+        with pytest.raises(InputError, match="--fps is"):
+            recipe.frame_rate("--fps", text)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    save(build("adacof", "small"), tmp_path / "net.safetensors")
+    with pytest.raises(InputError, match=r"holds the network of adacof or adacof.+, expected that of cdfi"):
+        recipe.load_model("cdfi", "small", tmp_path / "net.safetensors")
+
+
+def test_a_device_has_to_compute():
+    with pytest.raises(InputError, match="device meta"):
+        recipe.check_device("meta")
+
+
+def test_a_log_goes_on_after_the_saved_step(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6, "ps')
+    recipe.StepLog(path).go_on_after(3)
+    assert path.read_text() == '{"step": 2}\n'
+    recipe.StepLog(tmp_path / "none.jsonl").go_on_after(3)
+    assert not (tmp_path / "none.jsonl").exists()

@@ -101,3 +101,13 @@ def test_no_step_left_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--steps is 6, expected more than the 0 done"), run.over(iter(())):
         pass
     assert not (tmp_path / "run").exists()
+
+
+def test_counts_are_at_least_one() -> None:
+    for name in ("steps", "log_every", "save_every"):
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is 0, expected at least 1"):
+            settings(TrainingConfig(**{name: 0}), {"steps": 6})
+
+
+def test_any_seed_draws_in_another_process(tmp_path: Path) -> None:
+    TrainingRun("x", config(tmp_path, seed=2**32 - 1), process(1, 2), parts(), None)

@@ -103,7 +103,7 @@ def _read_published(path: Path) -> dict[str, Any]:
             loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
         except Exception as error:  # a pickle of unknown origin can fail in any way
             raise _not_a_checkpoint(path, error) from error
-    except (RuntimeError, EOFError) as error:
+    except Exception as error:  # so can the unpickling of what is none
         raise _not_a_checkpoint(path, error) from error
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path}: holds a {type(loaded).__name__}, expected a dict with the state dict")

@@ -13,6 +13,13 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message is one line: who, got, expected."""
 
 
+def check_place(path: Path) -> None:
+    """Raises ``InputError`` where ``path`` could not be made, before there is work to lose."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: {there} is no folder that can be written to")
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path``, with its suffix; renames it to ``path`` on success.

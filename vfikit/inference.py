@@ -134,7 +134,7 @@ def surroundings(holes: Tensor, margin: int) -> Box:
 def dilate(holes: Tensor, pixels: int) -> Tensor:
     """Holes (N, 1, H, W), grown to all that lies within so many steps up, down and sideways."""
     grown = holes.float()
-    for _ in range(pixels):
+    for _ in range(min(pixels, sum(holes.shape[2:]))):
         beside = functional.max_pool2d(grown, (1, 3), 1, (0, 1))
         grown = torch.maximum(functional.max_pool2d(grown, (3, 1), 1, (1, 0)), beside)
     return grown > 0

@@ -3,13 +3,14 @@
 import contextlib
 import ctypes
 import hashlib
+import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +18,11 @@ from typing import Any, TypeVar
 import torch
 
 from . import checkpoints
-from .files import InputError, append_jsonl
-from .models import build
+from .files import InputError, append_jsonl, atomic, check_place
+from .models import MODELS, build
 
 Config = TypeVar("Config")
+FASTEST = 1_000_000  # frames a second
 
 
 def run(main: Callable[[Config], None], config_type: type[Config]) -> None:
@@ -34,15 +36,41 @@ def run(main: Callable[[Config], None], config_type: type[Config]) -> None:
     config = tyro.cli(config_type, description=sys.modules[main.__module__].__doc__)
     keep_freed_memory()
     try:
+        check_values(config)
         main(config)
-    except (InputError, ValueError, OSError, ImportError) as error:
-        if os.environ.get("VFIKIT_TRACEBACK"):
+    except (InputError, ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        defect = isinstance(error, RuntimeError) and not is_out_of_memory(error)
+        if defect or os.environ.get("VFIKIT_TRACEBACK"):
             raise
         print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch could not get the memory that it asked for: on a CPU it says so by a plain ``RuntimeError``."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def check_values(config: Any) -> None:
+    """Raises ``InputError`` for what is no value of any recipe's field: not a number, a seed that torch can't take."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and math.isnan(value):
+            raise InputError(f"--{field.name.replace('_', '-')} is nan, expected a number")
+        if field.name == "seed" and not 0 <= value < 2**32:
+            raise InputError(f"--seed is {value}, expected 0 to {2**32 - 1}")
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Raises ``InputError`` for a field of ``names``, or a part of it, that is less; what is absent or None is not."""
+    for name in names:
+        value = getattr(config, name, None)
+        if any(part < least for part in (value if isinstance(value, tuple) else (value,)) if part is not None):
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise InputError(f"--{name.replace('_', '-')} is {shown}, expected at least {least}")
 
 
 def keep_freed_memory() -> None:
@@ -61,10 +89,16 @@ def keep_freed_memory() -> None:
 def out_folder(recipe: str, out: Path | None) -> Path:
     """``out``, or ``runs/<recipe>/<date-time>``; made if it is not there."""
     folder = out or Path("runs") / recipe / time.strftime("%Y%m%d-%H%M%S")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, expected a folder for results")
+    check_out(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_out(folder: Path) -> None:
+    """Raises ``InputError`` for a place that can hold no results, before there are any."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, expected a folder for results")
+    check_place(folder / "results")
 
 
 def load_model(name: str, preset: str, checkpoint: Path | None, device: str = "cpu") -> Any:
@@ -78,7 +112,11 @@ def load_model(name: str, preset: str, checkpoint: Path | None, device: str = "c
     if not Path(checkpoint).exists():
         raise InputError(f"{checkpoint}: no such file")
     if Path(checkpoint).suffix == ".safetensors":
-        return checkpoints.load(checkpoint, device)
+        model = checkpoints.load(checkpoint, device)
+        if type(model) is not MODELS[name]:
+            others = " or ".join(other for other, kind in MODELS.items() if kind is type(model))
+            raise InputError(f"{checkpoint}: holds the network of {others}, expected that of {name}")
+        return model
     return checkpoints.load_published(build(name, preset), checkpoint).to(device).eval()
 
 
@@ -110,6 +148,16 @@ class StepLog:
         self.path = path
         self._sums: dict[str, torch.Tensor] = {}
         self._count, self._seconds, self._clock = 0, 0.0, time.monotonic()
+
+    def go_on_after(self, step: int) -> None:
+        """Drops the lines of later steps, which a stopped run is about to do again, and what it wrote half."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if kept != lines:
+            with atomic(self.path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
 
     def add(self, values: Mapping[str, torch.Tensor]) -> None:
         """Takes in what one step measured."""
@@ -145,8 +193,8 @@ def check_device(device: str) -> None:
     if device == "auto":
         return
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).item()  # "meta" makes tensors, but computes nothing
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {device}: {str(error).splitlines()[0]}") from error
 
 
@@ -171,8 +219,9 @@ def frame_rate(option: str, text: str) -> Fraction:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"{option} is {text!r}, expected a number such as 60, 23.976 or 60000/1001") from None
-    if value <= 0:
-        raise InputError(f"{option} is {text}, expected more than 0")
+    if not 0 < value <= FASTEST:
+        raise InputError(f"{option} is {text}, expected more than 0 and at most {FASTEST}")
+    value = value.limit_denominator(min(100_000, 2_000_000_000 // math.ceil(value))) or Fraction(1, 100_000)  # 32 bits
     ntsc = Fraction(round(value) * 1000, 1001)
     return ntsc if "." in text and round(float(ntsc), 2) == round(float(value), 2) else value
 

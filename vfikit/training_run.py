@@ -19,6 +19,10 @@ from .models.pretrained import Pretrained
 
 Batch = TypeVar("Batch")
 Config = TypeVar("Config", bound="TrainingConfig")
+COUNTS = (  # fields that recipes have, of which none is less than 1
+    *("steps", "batch_size", "size", "crop", "stride", "frames", "local", "log_every", "save_every", "halve_every"),
+    *("validate_every", "validation_limit"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def settings(config: Config, defaults: Mapping[str, Any]) -> tuple[Config, dict[
     it was begun with unless they are given. All others are the saved run's, but for ``minutes`` and ``device``.
     Raises ``InputError`` for a run that is there already, or that cannot be read.
     """
+    recipe.at_least(config, 1, *COUNTS)
     if config.out is not None and (config.out / "state.pt").exists():
         raise InputError(f"{config.out}: holds a run already; --resume {config.out} goes on with it")
     given = {name: value for name in defaults if (value := getattr(config, name)) is not None}
@@ -73,7 +78,10 @@ def settings(config: Config, defaults: Mapping[str, Any]) -> tuple[Config, dict[
         raise InputError(f"{folder}: its state cannot be read ({str(error).splitlines()[0]})") from error
     paths = [name for name, hint in get_type_hints(type(config)).items() if Path in get_args(hint)]
     as_paths = {name: Path(saved[name]) for name in paths if saved.get(name)}
-    kept = type(config)(**{**saved, **as_paths, "out": folder, "resume": folder})
+    try:
+        kept = type(config)(**{**saved, **as_paths, "out": folder, "resume": folder})
+    except TypeError as error:
+        raise InputError(f"{folder}: is a run of another recipe ({error})") from error
     return replace(kept, minutes=config.minutes, device=config.device, **given), state
 
 
@@ -127,6 +135,8 @@ class TrainingRun:
             values = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
             write_json(self.folder / "config.json", values)
         self.log = recipe.StepLog(self.folder / "log.jsonl")
+        if self.main:
+            self.log.go_on_after(self.step)
         with tqdm(total=config.steps, initial=self.step, disable=not self.main) as self._progress:
             yield training.until(end, self.accelerator, itertools.chain([first], batches))
 
@@ -144,7 +154,8 @@ class TrainingRun:
     def _draw_apart(self) -> None:
         """Other processes draw other noise than the main one, whose generator ``state`` holds: theirs by the step."""
         if not self.main:
-            torch.manual_seed((1_000_003 * self.config.seed + self.step) * 1_000_003 + self.accelerator.process_index)
+            drawn = (1_000_003 * self.config.seed + self.step) * 1_000_003 + self.accelerator.process_index
+            torch.manual_seed(drawn % 2**63)
 
     def due(self, every: int) -> bool:
         """Whether what comes after so many steps comes now, in this process; not at the last, which has its own end."""

@@ -251,3 +251,23 @@ def test_wrong_input_of_videos(videos: Path, arguments: tuple[str, ...], message
     done = evaluate(videos, *VIDEOS, *arguments)
     assert done.code == 2, done.stderr
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--limit", "-3"), "--limit is -3, expected at least 1"),
+        (("--limit", "0"), "--limit is 0, expected at least 1"),
+        (("--size", "-5"), "--size is -5, expected at least 1"),
+        (("--resize", "0", "32"), "--resize is 0 32, expected at least 1"),
+        (("--frames", "4"), "are of clips, adacof makes single frames"),
+        (("--out", "net.safetensors/here"), "net.safetensors is no folder that can be written to"),
+    ],
+)
+def test_wrong_numbers_are_said_before_anything_is_measured(
+    folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = evaluate(folder, "--data", "data", *arguments)
+    assert done.code == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -55,7 +55,10 @@ def test_from_an_image_into_a_folder(tmp_path: Path, weights: Path) -> None:
         (("o.xyz",), "output .xyz: unknown, expected one of .mp4"),
         (("o.mp4", "--model", "adacof"), "AdaCoFNet makes no videos"),
         (("o.mp4", "--num-frames", "0"), "--num-frames is 0, expected at least 1"),
-        (("o.mp4", "--fps", "x"), "--fps is 'x', expected a number or a fraction"),
+        (("o.mp4", "--fps", "x"), "--fps is 'x', expected a number such as"),
+        (("o.mp4", "--fps", "1e12"), "--fps is 1e12, expected more than 0 and at most 1000000"),
+        (("o.gif", "--fps", "60"), "60 frames a second, a GIF holds at most 50"),
+        (("o.mp4", "--sheet", "-1"), "--sheet is -1, expected at least 0"),
         (("o.mp4", "--preset", "published"), "no weights ship with vfikit; give --checkpoint"),
         (("o.mp4", "--begin", "none.png", "--checkpoint", "TOY"), "none.png"),
         (("o.mp4", "--prompt", "a cat", "--checkpoint", "TOY"), "got a prompt, but this model reads no text"),
@@ -120,3 +123,15 @@ def test_what_a_model_cannot_do_is_said(tmp_path: Path, weights: Path) -> None:
     assert done.code == 2
     assert "LVDMNet takes no interpolations" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_contact_sheet_never_overwrites_what_the_video_begins_with(tmp_path: Path, weights: Path) -> None:
+    write_image(torch.rand(3, 8, 12), tmp_path / "sky.png")
+    before = (tmp_path / "sky.png").read_bytes()
+    given = (tmp_path / "sky.mp4", "--begin", tmp_path / "sky.png", "--checkpoint", weights, "--num-frames", 4)
+    done = generate(*given)
+    assert done.code == 2
+    assert "sky.png: is an input, expected another place" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["sky.png"]
+    assert generate(*given, "--sheet", 0).code == 0
+    assert (tmp_path / "sky.png").read_bytes() == before

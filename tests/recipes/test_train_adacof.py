@@ -149,6 +149,8 @@ def test_learning_rates() -> None:
         (("--resume", "absent"), "absent/state.pt: no such file"),
         (("--resume", "broken"), "broken: its state cannot be read"),
         (("--out", "broken"), "holds a run already; --resume broken"),
+        (("--resume", "other"), "other: is a run of another recipe"),
+        (("--model", "ldmvfi"), "--model ldmvfi: expected adacof"),
         (("--terms", "1*Foo"), "got '1*Foo'"),
         (("--terms", "1*VGG"), "VGG needs VGG-16 weights"),
         (("--vgg-weights", "absent.pth"), "absent.pth: no such file"),
@@ -163,6 +165,9 @@ def test_wrong_input(tmp_path: Path, arguments: tuple[str, ...], message: str) -
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/state.pt").write_text("no state")
     (tmp_path / "broken/config.json").write_text("{}")
+    (tmp_path / "other").mkdir()
+    torch.save({"step": 1}, tmp_path / "other/state.pt")
+    (tmp_path / "other/config.json").write_text('{"stage": "short"}')
     for number in (1, 2, 3):
         write_image(torch.rand(3, 40, 40), tmp_path / f"small/a/im{number}.png")
         write_image(torch.rand(3, 40, 40), tmp_path / f"pictures/a/im{number}.png")

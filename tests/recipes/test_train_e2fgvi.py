@@ -61,7 +61,7 @@ def test_steps_that_are_not_finite_are_skipped_and_reported(tmp_path: Path, monk
         (("--data", "nowhere"), "nowhere: no such folder"),
         (("--objects", "nowhere"), "nowhere: no such folder"),
         (("--spynet-weights", "nowhere.pth"), "nowhere.pth"),
-        (("--steps", "0"), "--steps is 0, expected more than the 0 done"),
+        (("--steps", "0"), "--steps is 0, expected at least 1"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -82,6 +82,7 @@ def test_scale_is_measured(tmp_path: Path, weights: Path) -> None:
         (("--stage", "short"), "--stage short: got no --init, expected a checkpoint with a trained autoencoder"),
         (("--data", "nowhere"), "nowhere: no such folder"),
         (("--init", "none.safetensors"), "none.safetensors: no such file"),
+        (("--size", "30"), "--size, --crop: expected multiples of 4, the pixels that"),
     ],
 )
 def test_wrong_input(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

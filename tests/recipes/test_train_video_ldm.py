@@ -78,7 +78,7 @@ def test_resumes_bit_exactly(tmp_path: Path) -> None:
         (("--preset", "large"), "no preset 'large'"),
         (("--init", "none.safetensors"), "none.safetensors: no such file"),
         (("--stage", "decoder", "--discriminator-start", "0"), "frames of 16 pixels, expected at least 24"),
-        (("--steps", "0"), "--steps is 0, expected more than the 0 done"),
+        (("--steps", "0"), "--steps is 0, expected at least 1"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:

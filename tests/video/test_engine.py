@@ -139,3 +139,18 @@ def test_any_interpolate_and_its_errors() -> None:
     mixed = [stream(1)[0], made(picture(1, 50, 32), Fraction(1), Fraction(1))]
     with pytest.raises(ValueError, match="expected one size"):
         list(interpolate_stream(mixed, Middle()))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"halvings": -1}, "halvings is -1, expected 0 to 16"),
+        ({"halvings": 1000}, "halvings is 1000, expected 0 to 16"),
+        ({"cut": -0.5}, "cut is -0.5, expected 0 or more"),
+        ({"cut": float("nan")}, "cut is nan, expected 0 or more"),
+        ({"repeat": -1.0}, "repeat is -1.0, expected 0 or more"),
+    ],
+)
+def test_absurd_settings(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Engine(blend, **values)

@@ -165,3 +165,27 @@ def test_wrong_masks(tmp_path: Path, clip: Path, mask: Path) -> None:
         assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
     with pytest.raises(InputError, match="is an input"):
         inpaint_clip(clip, mask, mask, black)
+
+
+def test_too_few_masks_for_a_folder_are_said_before_a_frame_is_filled(tmp_path: Path) -> None:
+    for folder, count in (("frames", 4), ("masks", 3)):
+        (tmp_path / folder).mkdir()
+        for k in range(count):
+            write_image(hole(), tmp_path / folder / f"{k}.png")
+    SEEN.clear()
+    with pytest.raises(InputError, match="masks: holds 3 masks, expected one for each of 4 frames"):
+        inpaint_clip(tmp_path / "frames", tmp_path / "masks", tmp_path / "out", black)
+    assert not SEEN
+
+
+def test_a_mask_video_is_turned_as_its_tag_says(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "turned.mp4", [picture(k) for k in range(3)], rotation=90)
+    upright = (torch.rot90(hole(), 1, (1, 2)) > 0).float()  # as an editor exports it: no tag
+    plain = write_video(tmp_path / "plain.mkv", [upright] * 3, codec="ffv1", pixel_format="bgr0")
+    coded = (hole() > 0).float()  # as the camera coded the clip
+    tagged = write_video(tmp_path / "tagged.mp4", [coded] * 3, rotation=90, options={"crf": "0"})
+    for mask in (plain, tagged):
+        inpaint_clip(clip, mask, tmp_path / mask.stem, black)
+        made = frames_of(tmp_path / mask.stem)[1]
+        assert made.shape == upright.shape
+        assert made[:, upright[1] > 0].max() == 0

@@ -31,6 +31,13 @@ def test_write_and_read(tmp_path: Path, suffix: str, bits: int, tolerance: float
     assert float((read_image(tmp_path / f"a{suffix}") - rgb).abs().max()) <= tolerance
 
 
+def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        write_image(picture(0), tmp_path / name)
+    (tmp_path / "._1.png").write_bytes(b"what macOS keeps beside a file")
+    assert [path.name for path in numbered(tmp_path)] == ["1.png", "2.png"]
+
+
 def test_names_are_sorted_as_numbers(tmp_path: Path) -> None:
     names = ["10.png", "9.png", "frame2.jpg", "frame10.jpg", "a1b10.png", "a1b9.png", "notes.txt"]
     for name in names:

@@ -195,6 +195,19 @@ def test_video_damaged_on_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "torn.mkv: its video ends at 7.00 s of 1" in capsys.readouterr().err
 
 
+def test_an_output_that_could_not_be_made_is_said_first(tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "o.mp4", tmp_path / "file" / "deeper" / "o.mp4"):
+        with pytest.raises(InputError, match="file is no folder that can be written to"):
+            interpolate_clip([clip], output, Stops(0, AssertionError("asked for a frame")))
+
+
+@pytest.mark.parametrize(("suffix", "crf", "top"), [(".mp4", -1, 51), (".mp4", 52, 51), (".webm", 64, 63)])
+def test_quality_has_bounds(tmp_path: Path, clip: Path, suffix: str, crf: int, top: int) -> None:
+    with pytest.raises(InputError, match=f"crf is {crf}, expected 0 to {top}"):
+        interpolate_clip([clip], tmp_path / f"o{suffix}", blend, Options(crf=crf, audio=False))
+
+
 def test_two_images_to_one(tmp_path: Path) -> None:
     for k in range(2):
         write_image(picture(k), tmp_path / f"{k}.png", bits=16)

@@ -133,6 +133,26 @@ def test_webm(tmp_path: Path) -> None:
     assert reader.info.colour == BT709
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.webm"])
+def test_grey_keeps_its_brightness(tmp_path: Path, name: str) -> None:
+    pictures = [picture(k).mean(0, keepdim=True).expand(3, -1, -1) for k in range(3)]
+    source = write_video(tmp_path / "in.mkv", pictures, codec="ffv1", pixel_format="gray", colour=Colour())
+    interpolate_clip([source], tmp_path / name, blend, Options(crf=1))
+    _, _, pixels = read(tmp_path / name)
+    for made, expected in zip(pixels[::2], pictures, strict=True):
+        assert (made - expected).abs().max() < 3 / 255
+
+
+def test_ten_bits_in_webm(tmp_path: Path) -> None:
+    """By AV1, whose decoder has another name than its encoder."""
+    kind = {"codec": "libx265", "pixel_format": "yuv420p10le", "options": {"x265-params": "log-level=error"}}
+    source = write_video(tmp_path / "in.mp4", [picture(k, 64, 64) for k in range(4)], **kind)
+    interpolate_clip([source], tmp_path / "out.webm", blend, segment=2)
+    reader, times, _ = read(tmp_path / "out.webm")
+    assert len(times) == 7
+    assert (reader.info.pixel_format, reader.info.colour) == ("yuv420p10le", BT709)
+
+
 def test_gif_in_and_out(tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mp4", [picture(k) for k in range(6)])
     interpolate_clip([source], tmp_path / "out.gif", blend, segment=2)

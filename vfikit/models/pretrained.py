@@ -66,7 +66,10 @@ def write(model: Pretrained, path: str | Path, storage: torch.dtype | None = Non
         **extra,
     }
     with atomic(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(state, temporary, metadata={"vfikit": json.dumps(header)})
+        temporary.chmod(mode)  # safetensors gives it to its owner alone
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

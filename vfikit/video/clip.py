@@ -13,6 +13,7 @@ from torch import Tensor
 from ..files import InputError, atomic
 from .encode import choose, rate_base
 from .frames import SRGB, SRGB_VIDEO, Frame, Info, made
+from .gif import SHORTEST
 from .sinks import FolderSink, GifSink, Sink, VideoSink
 
 
@@ -34,9 +35,11 @@ def write_clip(frames: Iterable[Tensor], output: Path, rate: Fraction, crf: int 
             return sink.finish([(segment, facts)], temporary)
 
 
-def check_suffix(output: Path) -> None:
-    """Raises ``InputError`` for a name that ``write_clip`` would refuse, before anything is made."""
-    _sink(output, torch.zeros(3, 2, 2), Fraction(8), None)
+def check_clip(output: Path, rate: Fraction) -> None:
+    """Raises ``InputError`` for a name or a rate that ``write_clip`` would refuse, before anything is made."""
+    sink = _sink(output, torch.zeros(3, 2, 2), rate, None)
+    if isinstance(sink, GifSink) and rate * SHORTEST > 100:
+        raise InputError(f"{output}: {float(rate):g} frames a second, a GIF holds at most {100 // SHORTEST}")
 
 
 def timed(frames: Iterable[Tensor], rate: Fraction) -> Iterator[Frame]:

@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "libsvtav1": {"preset": "6"},
 }
 QUALITY = {"libx264": 16, "libx265": 18, "libvpx-vp9": 22, "libsvtav1": 22}  # CRF: hard to tell from the source
+WORST = {"libx264": 51, "libx265": 51, "libvpx-vp9": 63, "libsvtav1": 63}  # the largest CRF
 EVEN_SIDES = ("libx264", "libx265")  # where chroma is subsampled
 LARGEST_TIMESCALE = 2**31 - 1  # MP4
 GLOBAL_HEADER = 1 << 22
@@ -109,6 +110,8 @@ def choose(suffix: str, info: Info, rate: Fraction, time_base: Fraction, crf: in
         for codec, formats in available.items():
             if name in formats and not (codec in EVEN_SIDES and _is_odd(name, info)):
                 quality = QUALITY.get(codec) if crf is None else crf
+                if crf is not None and not 0 <= crf <= WORST.get(codec, crf):
+                    raise InputError(f"crf is {crf}, expected 0 to {WORST.get(codec, 0)} for {codec}")
                 options = OPTIONS.get(codec, {}) | ({"crf": str(quality)} if codec in QUALITY else {})
                 return Encoding(codec, name, rate, time_base, options)
     raise InputError(

@@ -18,6 +18,7 @@ from .similarity import CUT, REPEAT, change, scene_change
 # frames (1, 3, H, W) in [0, 1] and a time in (0, 1), 0.5 half-way, to a frame (1, 3, H, W)
 Interpolate = Callable[[Tensor, Tensor, float], Tensor]
 MAX_FACTOR = 32
+MAX_HALVINGS = 16  # calls of the network for one place
 
 
 class Place(NamedTuple):
@@ -100,6 +101,13 @@ class Engine:
     cut: float = CUT
     repeat: float = REPEAT
     tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.halvings <= MAX_HALVINGS:
+            raise ValueError(f"halvings is {self.halvings}, expected 0 to {MAX_HALVINGS}")
+        for name in ("cut", "repeat"):
+            if not getattr(self, name) >= 0:  # so is not NaN
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
     def fill(self, first: Frame, second: Frame | None, places: Iterable[Place]) -> Iterator[Frame]:
         """The frames at ``places``, in order, ``first`` and ``second`` (exclusive) being the originals around them."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..files import InputError, atomic
 from .encode import common_base
 from .frames import Frame, Info
-from .images import IMAGES, numbered, read_image
+from .images import IMAGES, ImageReader, numbered, read_image
 from .job import Reader, check_output, kept_if_stopped, key_of, open_clip, open_sink
 from .reader import VideoReader
 from .sinks import Sink
@@ -77,7 +77,7 @@ def inpaint_clip(
     if not mask.exists():
         raise InputError(f"{mask}: no such file")
     with open_clip([source], options.input_fps) as reader:
-        next(masks(mask, reader.info))  # what is wrong with them is said before anything is done
+        check_masks(mask, reader)
         area = covered(mask, reader.info) if options.look_ahead else None
         base = common_base(reader.info.time_base, 1)
         sink = open_sink(*(reader, output, reader.info.rate, base), options.image_suffix, options.audio, options.crf)
@@ -140,6 +140,13 @@ def for_all_frames(mask: Path) -> bool:
     return len(numbered(mask)) == 1 if mask.is_dir() else is_image(mask)
 
 
+def check_masks(mask: Path, reader: Reader) -> None:
+    """Raises ``InputError`` for what can be seen to be wrong with them before anything is done."""
+    next(masks(mask, reader.info))
+    if mask.is_dir() and isinstance(reader, ImageReader) and 1 < (found := len(numbered(mask))) < len(reader.paths):
+        raise InputError(f"{mask}: holds {found} masks, expected one for each of {len(reader.paths)} frames")
+
+
 def masks(path: Path, info: Info) -> Iterator[Tensor]:
     """Masks (1, H, W), 1 in holes, for a clip: one image again and again, or as many as there are."""
     if not path.is_dir() and not is_image(path):
@@ -153,13 +160,14 @@ def masks(path: Path, info: Info) -> Iterator[Tensor]:
 
 def _of_video(path: Path, info: Info) -> Iterator[Tensor]:
     with VideoReader(path) as reader:
+        turned = reader.info.rotation
         for frame in reader:
-            yield _hole(frame.rgb, path, info)
+            yield _hole(torch.rot90(frame.rgb, turned // 90, (1, 2)) if turned % 90 == 0 else frame.rgb, path, info)
 
 
 def _hole(rgb: Tensor, path: Path, info: Info) -> Tensor:
-    """A mask as the clip's frames are coded, at their size: a picture is upright, a clip may be turned for display."""
-    if is_image(path) and info.rotation % 90 == 0:
+    """A mask that is upright as the clip's frames are coded, which may be turned for display, and at their size."""
+    if info.rotation % 90 == 0:
         rgb = torch.rot90(rgb, -info.rotation // 90, (1, 2))
     height, width = rgb.shape[1:]
     if (height, width) != (info.height, info.width):

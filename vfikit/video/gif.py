@@ -19,7 +19,7 @@ def spaced(frames: Iterator[Frame]) -> Iterator[Frame]:
         if before is not None and round(frame.time * 100) - round(before.time * 100) < SHORTEST:
             raise InputError(
                 f"frames would be {float(frame.time - before.time):.4f} s apart, a GIF holds at least 2/100 s: "
-                "lower --factor, set --fps 50, or write a video"
+                "ask for fewer (50 a second at most), or write a video"
             )
         before = frame
         yield frame

@@ -72,10 +72,14 @@ def write_image(rgb: Tensor, path: str | Path, bits: int = 8) -> None:
 
 
 def numbered(folder: Path) -> list[Path]:
-    """The images of a folder, sorted as numbers where names hold numbers: 2.png comes before 10.png."""
+    """The images of a folder, sorted as numbers where names hold numbers: 2.png comes before 10.png.
+
+    Hidden ones (macOS writes a ._2.png beside 2.png on foreign disks) are none.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGES), key=natural_key)
+    seen = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted((path for path in seen if path.suffix.lower() in IMAGES), key=natural_key)
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

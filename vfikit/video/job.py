@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from ..files import InputError, atomic
+from ..files import InputError, atomic, check_place
 from .encode import choose, common_base, rate_base, shown_colour
 from .engine import Engine, Factor, Interpolate, Rate, gaps
 from .frames import Frame, Info
@@ -115,13 +115,14 @@ def interpolate_pair(inputs: list[Path], output: Path, interpolate: Interpolate,
 
 
 def check_output(inputs: list[Path], output: Path) -> None:
-    """Raises ``InputError`` where the output is one of the inputs, or a folder that holds something."""
+    """Raises ``InputError`` where the output is one of the inputs, a folder that holds something, or in no folder."""
     if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
         raise InputError(f"{output}: is an input, expected another place for the output")
     if output.is_dir() and (output.suffix or any(output.iterdir())):
         raise InputError(f"{output}: is a folder that holds files, expected a new or an empty one")
     if not output.suffix and output.is_file():
         raise InputError(f"{output}: is a file, expected a folder for images or a name with a suffix")
+    check_place(output)
 
 
 def _plan(reader: Reader, output: Path, options: Options) -> tuple[Factor | Rate, Sink, Iterator[Gap]]:

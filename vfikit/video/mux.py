@@ -50,7 +50,7 @@ def join(segments: Segments, base: Fraction, rate: Fraction, info: Info, source:
     first_path = next(path for path, packets in segments if packets)
     with av.open(f"file:{output}", "w", options=options) as container:
         with av.open(f"file:{first_path}") as first:
-            video = container.add_stream_from_template(first.streams.video[0])
+            video = container.add_stream_from_template(first.streams.video[0], opaque=True)  # of a decoder alone, too
         video.time_base = base
         video.codec_context.framerate = rate  # Matroska's default duration, and what tools display
         context, colour = video.codec_context, info.colour

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..files import InputError
 from .colour import to_rgb
-from .frames import UNSPECIFIED, Colour, Frame, Info
+from .frames import FULL_RANGE, UNSPECIFIED, Colour, Frame, Info
 
 
 class VideoReader:
@@ -111,7 +111,7 @@ def open_input(path: Path) -> Any:
     import av
 
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: is a folder, expected a video" if path.is_dir() else f"{path}: no such file")
     try:
         return av.open(f"file:{path}", metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
@@ -142,7 +142,8 @@ def _describe(container: Any, stream: Any, frame: Any) -> Info:
         _either(frame.color_primaries, context.color_primaries),
         _either(frame.color_trc, context.color_trc),
         _either(frame.colorspace, context.colorspace),
-        frame.color_range or context.color_range,
+        # grey without a tag is full (see to_rgb), but would be limited once it is encoded
+        frame.color_range or context.color_range or FULL_RANGE * frame.format.name.startswith("gray"),
     )
     count = stream.frames or None
     if count is None:
