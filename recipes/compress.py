@@ -166,8 +166,7 @@ def resumed(config: Config) -> Config:
     if not path.exists():
         raise InputError(f"{path}: no such file, expected the folder of a run that was stopped")
     saved: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(path.read_text()).items()}
-    given = saved["checkpoint"] and Path(saved["checkpoint"])
-    return Config(**{**saved, "checkpoint": given, "out": config.resume})
+    return Config(**{**saved, "checkpoint": saved["checkpoint"] and Path(saved["checkpoint"]), "out": config.resume})
 
 
 def measure(config: Config, task: Task, models: list[nn.Module], inputs: Any, test: Any) -> list[compress.Measured]:
@@ -192,6 +191,7 @@ def starting_point(config: Config, fitting: Fitting, room: Path) -> tuple[nn.Mod
 def check(config: Config) -> tuple[Task, Defaults, Config]:
     """What can be seen to be wrong before anything is done; what was left out is as the task has it."""
     recipe.check_device(config.device)
+    recipe.check_out(config.out or Path("runs"))
     bare = recipe.build_on_meta(config.model, config.preset)
     with compress.features(bare, config.features):
         pass  # modules of unknown names raise

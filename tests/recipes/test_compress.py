@@ -91,6 +91,14 @@ def test_wrong_input_is_one_line(run, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_place_for_no_results_is_said_before_scenes_are_made(run, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = run("--out", tmp_path / "file", *TINY)
+    assert code == 2
+    assert "file: is a file, expected a folder for results" in err
+    assert len(err.strip().splitlines()) == 1
+
+
 def test_a_ratio_out_of_reach_leaves_no_results(run, tmp_path, weights):
     code, _, err = run("--checkpoint", weights, "--ratio", 500, "--out", tmp_path / "out", *BY_DENSITY)
     assert code == 2

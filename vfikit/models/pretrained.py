@@ -68,7 +68,10 @@ def write(model: Pretrained, path: str | Path, storage: torch.dtype | None = Non
     with atomic(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(state, temporary, metadata={"vfikit": json.dumps(header)})
+        try:
+            save_file(state, temporary, metadata={"vfikit": json.dumps(header)})
+        except SafetensorError as error:
+            raise OSError(f"{path}: could not be written ({error})") from error
         temporary.chmod(mode)  # safetensors gives it to its owner alone
 
 
