@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from vfikit import checkpoints
-from vfikit.files import InputError
+from vfikit.files import InputError, check_place
 from vfikit.models import PRESETS, build
 from vfikit.recipe import build_on_meta, run
 
@@ -34,6 +34,7 @@ class Config:
 def main(config: Config) -> None:
     if config.output.suffix != ".safetensors":
         raise InputError(f"{config.output}: expected a name that ends in .safetensors")
+    check_place(config.output)
     build_on_meta(config.model, config.preset)  # an unknown name is said before the file is read
     try:
         model = checkpoints.load_published(build(config.model, config.preset), config.source)

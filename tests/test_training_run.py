@@ -109,5 +109,12 @@ def test_counts_are_at_least_one() -> None:
             settings(TrainingConfig(**{name: 0}), {"steps": 6})
 
 
+def test_a_place_for_no_run_is_said_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out, message in (("file", "is a file, expected a folder"), ("file/x", "no folder that can be written to")):
+        with pytest.raises(InputError, match=message):
+            settings(TrainingConfig(out=tmp_path / out), {"steps": 6})
+
+
 def test_any_seed_draws_in_another_process(tmp_path: Path) -> None:
     TrainingRun("x", config(tmp_path, seed=2**32 - 1), process(1, 2), parts(), None)

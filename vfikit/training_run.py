@@ -64,6 +64,8 @@ def settings(config: Config, defaults: Mapping[str, Any]) -> tuple[Config, dict[
     Raises ``InputError`` for a run that is there already, or that cannot be read.
     """
     recipe.at_least(config, 1, *COUNTS)
+    if config.out is not None:
+        recipe.check_out(config.out)
     if config.out is not None and (config.out / "state.pt").exists():
         raise InputError(f"{config.out}: holds a run already; --resume {config.out} goes on with it")
     given = {name: value for name in defaults if (value := getattr(config, name)) is not None}

@@ -50,6 +50,7 @@ def test_a_file_of_another_model_names_the_right_one(tmp_path: Path) -> None:
     [
         (["none.pth", "out.safetensors"], "none.pth: no such file"),
         (["text.pth", "out.safetensors"], "text.pth"),
+        (["text.pth", "text.pth/out.safetensors"], "text.pth is no folder that can be written to"),
         (["text.pth", "out.pth"], "expected a name that ends in .safetensors"),
         (["text.pth", "out.safetensors", "--model", "nothing"], "nothing"),
         (["text.pth", "out.safetensors", "--preset", "nothing"], "nothing"),
