@@ -215,7 +215,7 @@ def test_bad_published_files(tmp_path: Path) -> None:
     net = toy("adacof")
     with pytest.raises(InputError, match="no such file"):
         checkpoints.load_published(net, tmp_path / "absent.pth")
-    for content in (b"", b"not a checkpoint", b"PK\x03\x04 broken"):
+    for content in (b"", b"not a checkpoint", b"hello", b"PK\x03\x04 broken"):
         (tmp_path / "net.pth").write_bytes(content)
         with pytest.raises(InputError, match=r"net\.pth: "):
             checkpoints.load_published(net, tmp_path / "net.pth")

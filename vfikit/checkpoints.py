@@ -82,6 +82,9 @@ def read_state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]
             where = "" if isinstance(source, Mapping) else f"{source}: "
             raise InputError(f"{where}no state dict found among the keys {sorted(map(str, found))[:8]}")
         found = dict(inner)
+    if strange := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:
+        where = "read_state_dict" if isinstance(source, Mapping) else str(source)
+        raise InputError(f"{where}: no tensors under {', '.join(strange[:8])}")
     return {name.removeprefix("module."): tensor for name, tensor in found.items()}
 
 

@@ -13,6 +13,8 @@ WHOLE: Box = (slice(None), slice(None))
 
 def check_pair(who: str, frame0: Tensor, frame1: Tensor) -> None:
     """Raises ``ValueError`` unless both are floating-point (N, 3, H, W) of one shape, H and W at least 1."""
+    for name, frame in (("frame0", frame0), ("frame1", frame1)):
+        _check_tensor(who, name, frame, "(N, 3, H, W)")
     if frame0.ndim != 4 or frame0.shape[1] != 3 or 0 in frame0.shape[2:]:
         raise ValueError(f"{who}: frame0 is {tuple(frame0.shape)}, expected (N, 3, H, W)")
     if frame1.shape != frame0.shape:
@@ -21,6 +23,36 @@ def check_pair(who: str, frame0: Tensor, frame1: Tensor) -> None:
         raise ValueError(
             f"{who}: frames are {frame0.dtype} and {frame1.dtype}, expected one floating-point type, in [0, 1]"
         )
+
+
+def check_video(who: str, name: str, video: Tensor) -> None:
+    """Raises ``ValueError`` unless it is a floating-point (N, T, 3, H, W), none of them 0, in about [0, 1]."""
+    _check_tensor(who, name, video, "(N, T, 3, H, W)")
+    if video.ndim != 5 or video.shape[2] != 3 or 0 in video.shape or not video.is_floating_point():
+        got = f"{tuple(video.shape)} of {video.dtype}"
+        raise ValueError(f"{who}: {name} are {got}, expected (N, T, 3, H, W), floating point, in [0, 1]")
+    check_values(who, name, video)
+
+
+def check_values(who: str, name: str, frames: Tensor) -> None:
+    """Raises ``ValueError`` unless they are in [0, 1], but for what resampling overshoots: no 0 to 255, no NaN."""
+    if frames.is_meta or frames.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = (value.item() for value in frames.aminmax())
+    if not (low >= -0.5 and high <= 1.5):
+        raise ValueError(f"{who}: {name} have values from {low:.3g} to {high:.3g}, expected [0, 1]")
+
+
+def check_counts(who: str, **counts: int | None) -> None:
+    """Raises ``ValueError`` for a number that is not whole or less than one; None stands for a default."""
+    for name, count in counts.items():
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise ValueError(f"{who}: {name} is {count!r}, expected a whole number, 1 or more")
+
+
+def _check_tensor(who: str, name: str, value: object, expected: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{who}: {name} is of type {type(value).__name__}, expected a tensor {expected}")
 
 
 def pad_to_multiple(frame: Tensor, multiple: int) -> Tensor:
@@ -50,8 +82,12 @@ def interpolate_at(
 
     ``t`` = 0.5 is one call. Any other t in [0, 1] raises ``ValueError`` unless ``bisections`` allows halving the
     interval that often: the result then stands at the nearest multiple of 2 ** -bisections, at most
-    2 ** -(bisections + 1) away from ``t``.
+    2 ** -(bisections + 1) away from ``t``. Frames are to be in [0, 1].
     """
+    check_pair(who, frame0, frame1)
+    for frame in (frame0, frame1):
+        check_values(who, "frames", frame)
+    t = float(t)
     if not 0 <= t <= 1:
         raise ValueError(f"{who}: t is {t}, expected a time in [0, 1]")
     steps = 2 ** max(bisections, 1)

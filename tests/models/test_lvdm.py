@@ -230,7 +230,7 @@ def test_round_trip(tmp_path: object) -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="9 x 12 pixels, expected multiples of 4 and 4"):
         net().generate(num_frames=16, height=9)
-    with pytest.raises(ValueError, match=r"video is \(1, 3, 8, 12\), expected \(N, T, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"frames are \(1, 3, 8, 12\) of torch.float32, expected \(N, T, 3, H, W\)"):
         net().generate(num_frames=16, frames=torch.rand(1, 3, 8, 12))
     with pytest.raises(ValueError, match="no U-Net 'prediction'; this model has short"):
         build(replace(LVDM, prediction=None, interpolation=None)).generate(num_frames=17)

@@ -1,6 +1,6 @@
 """The models by name: ``build("adacof", "small")``, or ``build(config)`` with a typed config."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from . import adacof, cdfi, e2fgvi, ldmvfi, lvdm, video_ldm
@@ -56,7 +56,8 @@ def build(name: Any, preset: str = "published", **overrides: Any) -> Any:
     """A new, randomly initialised model.
 
     ``name`` is a key of ``MODELS`` and ``preset`` one of ``PRESETS[name]`` ("published", "small"); ``overrides``
-    replace fields of its config. Or ``name`` is a config itself. An unknown name or preset raises ``ValueError``.
+    replace fields of its config. Or ``name`` is a config itself. An unknown name, preset or field raises
+    ``ValueError``.
     """
     if not isinstance(name, str):
         for model in MODELS.values():
@@ -71,4 +72,7 @@ def build(name: Any, preset: str = "published", **overrides: Any) -> Any:
 
 
 def _from(model: Any, config: Any, overrides: dict[str, Any]) -> Any:
+    known = [field.name for field in fields(config)]
+    for name in overrides.keys() - known:
+        raise ValueError(f"build: {type(config).__name__} has no {name!r}, expected one of {', '.join(known)}")
     return model(replace(config, **overrides))

@@ -36,12 +36,17 @@ class MiddleInterpolator(Pretrained):
 
     @torch.no_grad()
     def interpolate(self, frame0: Tensor, frame1: Tensor, t: float = 0.5, bisections: int = 0) -> Tensor:
-        """The frame at time ``t`` between two of (N, 3, H, W) in [0, 1], any size; clamped to [0, 1].
+        """The frame at time ``t`` between two of (N, 3, H, W) in [0, 1], any size and type; clamped to [0, 1].
 
         Only t = 0.5 is known. Another t raises ``ValueError``, unless ``bisections`` allows halving the interval that
         often; see ``vfikit.inference.interpolate_at``.
         """
-        return interpolate_at(type(self).__name__, self, frame0, frame1, t, bisections).clamp(0, 1)
+        dtype = next(self.parameters()).dtype
+
+        def middle(frame0: Tensor, frame1: Tensor) -> Tensor:
+            return self(frame0.to(dtype), frame1.to(dtype)).to(frame0.dtype)
+
+        return interpolate_at(type(self).__name__, middle, frame0, frame1, t, bisections).clamp(0, 1)
 
     def in_sequence(self) -> Callable[..., Tensor]:
         """``interpolate`` for pair after pair of one video; may remember what it made of the last frames."""

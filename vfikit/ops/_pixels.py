@@ -11,6 +11,15 @@ from . import _cuda
 Launch = Callable[[str, Sequence[Tensor | None], Sequence[int]], None]
 
 
+def check_floating(op: str, *tensors: Tensor | None) -> None:
+    """Raises ``TypeError`` for what is no tensor and ``ValueError`` for one that is not of real floating point."""
+    for tensor in tensors:
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"{op}: got a {type(tensor).__name__}, expected tensors")
+        if tensor is not None and not tensor.is_floating_point():
+            raise ValueError(f"{op}: got a tensor {tuple(tensor.shape)} of {tensor.dtype}, expected floating point")
+
+
 def read(flat: Tensor, position: Tensor) -> Tensor:
     """The pixels of ``flat`` (N, C, H' * W') at ``position`` (N, H, W): (N, C, H, W)."""
     index = position.flatten(1)[:, None].expand(-1, flat.shape[1], -1)

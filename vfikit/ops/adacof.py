@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from . import _cpu, _cuda
-from ._pixels import Launch, add, compute_type, read, stored_type
+from ._pixels import Launch, add, check_floating, compute_type, read, stored_type
 
 
 def adacof(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, dilation: int = 1) -> Tensor:
@@ -28,6 +28,7 @@ def adacof(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, di
     infinite one reads the border. On CUDA the input's gradient is summed in no fixed order, unless
     ``torch.use_deterministic_algorithms`` asks for one.
     """
+    check_floating("adacof", input, weight, offset_i, offset_j)
     taps = weight.shape[1] if weight.ndim == 4 else -1
     kernel = 0
     while kernel * kernel < taps:  # not isqrt, which torch.compile cannot trace

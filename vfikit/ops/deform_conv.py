@@ -10,7 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from . import _cpu, _deform_conv_cpu, _deform_conv_cuda
 from ._deform_conv import deform_conv2d_backward_reference, deform_conv2d_reference
-from ._pixels import compute_type
+from ._pixels import check_floating, compute_type
 
 
 def deform_conv2d(
@@ -62,6 +62,7 @@ def _check(
     padding: list[int],
     dilation: list[int],
 ) -> None:
+    check_floating("deform_conv2d", input, offset, weight, bias, mask)
     for name, tensor in (("input", input), ("offset", offset), ("weight", weight), ("mask", mask), ("bias", bias)):
         if tensor is not None and tensor.ndim != (1 if name == "bias" else 4):
             raise ValueError(f"deform_conv2d: {name} is {tuple(tensor.shape)}, expected 4 axes (bias: 1)")
@@ -225,6 +226,9 @@ class ModulatedDeformConv2d(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
+        if min(in_channels, out_channels, groups, deform_groups) < 1:
+            got = f"{in_channels} to {out_channels} channels, groups {groups}, deform_groups {deform_groups}"
+            raise ValueError(f"ModulatedDeformConv2d: got {got}, expected 1 or more of each")
         if in_channels % groups or out_channels % groups or in_channels % deform_groups:
             raise ValueError(
                 f"ModulatedDeformConv2d: in_channels is {in_channels}, out_channels {out_channels}, expected both "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from . import _cpu, _cuda
-from ._pixels import Launch, add, compute_type, read, stored_type
+from ._pixels import Launch, add, check_floating, compute_type, read, stored_type
 
 _Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -37,6 +37,7 @@ def dsepconv(
     gradient its tensor's. A NaN offset gives NaN where its weight is used; an infinite one reads the border. On CUDA
     the input's gradient is summed in no fixed order, unless ``torch.use_deterministic_algorithms`` asks for one.
     """
+    check_floating("dsepconv", input, vertical, horizontal, offset_x, offset_y, mask)
     if input.ndim != 4 or vertical.ndim != 4 or vertical.shape[1] == 0:
         raise ValueError(
             f"dsepconv: vertical is {tuple(vertical.shape)}, expected (N, F, H, W) for input {tuple(input.shape)}"

@@ -105,6 +105,9 @@ class SoftSplit(nn.Module):
         self.cut = CutPatches(kernel_size, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
+        channels = self.embedding.in_features // self.cut.kernel_size**2
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f"SoftSplit: x is {tuple(x.shape)}, expected (N, {channels}, H, W)")
         return in_turn(lambda x: from_patches(self.cut(x), self.embedding), x.permute(0, 2, 3, 1))
 
 

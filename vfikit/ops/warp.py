@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from ._pixels import check_floating
+
 
 def warp(
     x: Tensor,
@@ -23,6 +25,7 @@ def warp(
     Positions are in float32 (float64 for float64) whatever the types. Gradients go to both. Raises ``ValueError`` for
     shapes that do not fit.
     """
+    check_floating("warp", x, flow)
     if x.ndim != 4 or flow.ndim != 4 or flow.shape[1] != 2 or flow.shape[0] != x.shape[0]:
         got = f"x is {tuple(x.shape)} and flow {tuple(flow.shape)}"
         raise ValueError(f"warp: {got}, expected (N, C, H, W) and (N, 2, H', W')")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...inference import WHOLE, Box, dilate, pad_to_multiple, surroundings
+from ...inference import WHOLE, Box, check_video, dilate, pad_to_multiple, surroundings
 from .published import published_padding
 from .windows import Settings, Window
 
@@ -21,20 +21,16 @@ if TYPE_CHECKING:
 
 def inpaint(net: "E2FGVINet", frames: Tensor, masks: Tensor, settings: Settings) -> Tensor:
     """``stream`` over tensors (N, T, 3, H, W) in [0, 1] and (N, T or 1, 1, H, W); the result is like ``frames``."""
-    count, length, _, height, width = _checked(frames)
+    check_video("inpaint", "frames", frames)
+    count, length, _, height, width = frames.shape
+    if not isinstance(masks, Tensor):
+        raise TypeError(f"inpaint: masks is of type {type(masks).__name__}, expected a tensor (N, T or 1, 1, H, W)")
     if masks.ndim != 5 or masks.shape[1] not in (1, length) or masks.shape != (count, masks.shape[1], 1, height, width):
         expected = f"({count}, {length} or 1, 1, {height}, {width})"
         raise ValueError(f"inpaint: masks are {tuple(masks.shape)}, expected {expected}")
     box = WHOLE if settings.crop is None else surroundings(masks > 0, settings.crop + settings.dilation)
     pairs = zip(frames.unbind(1), masks.expand(-1, length, -1, -1, -1).unbind(1), strict=True)
     return torch.stack(list(stream(net, pairs, settings, box)), dim=1)
-
-
-def _checked(frames: Tensor) -> torch.Size:
-    if frames.ndim != 5 or frames.shape[2] != 3 or 0 in frames.shape or not frames.is_floating_point():
-        got = f"{tuple(frames.shape)} of {frames.dtype}"
-        raise ValueError(f"inpaint: frames are {got}, expected (N, T, 3, H, W), floating point, in [0, 1]")
-    return frames.shape
 
 
 @torch.no_grad()

@@ -86,16 +86,18 @@ class LDMVFINet(MiddleInterpolator):
         generator: torch.Generator | None = None,
         published_padding: bool = False,
     ) -> Tensor:
-        """The frame at time ``t`` between two of (N, 3, H, W) in [0, 1], any size; clamped to [0, 1].
+        """The frame at time ``t`` between two of (N, 3, H, W) in [0, 1], any size and type; clamped to [0, 1].
 
         Only t = 0.5 is known. Another t raises ``ValueError``, unless ``bisections`` allows halving the interval that
         often. ``steps`` of denoising, by default the config's; see ``sample`` for ``generator``. Frames are padded to
         multiples of ``self.multiple``, or as the published program does.
         """
 
+        dtype = next(self.parameters()).dtype
+
         def middle(frame0: Tensor, frame1: Tensor) -> Tensor:
-            pair = self.prepare(frame0, frame1, published=published_padding)
-            return self.decode(self.sample(pair, steps, generator), pair)
+            pair = self.prepare(frame0.to(dtype), frame1.to(dtype), published=published_padding)
+            return self.decode(self.sample(pair, steps, generator), pair).to(frame0.dtype)
 
         return interpolate_at(type(self).__name__, middle, frame0, frame1, t, bisections).clamp(0, 1)
 

@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...diffusion import Sampling, Schedule, betas
+from ...inference import check_counts, check_video
 from ..pretrained import Pretrained
 from ..text import encode_text
 from .autoencoder import AutoencoderConfig, VideoAutoencoder
@@ -191,6 +192,7 @@ class LVDMNet(Pretrained):
         begins with and continues. Latents are decoded ``window`` at a time, of which ``overlap`` are shared.
         ``guidance_scale`` 1 is none. Raises ValueError for what this model has no network for.
         """
+        check_counts("LVDMNet", num_frames=num_frames, num_videos=num_videos, height=height, width=width)
         start = None if frames is None else self.given_latents(frames)
         size = self.latent_size(height, width) if start is None else (start.shape[3], start.shape[4])
         videos = num_videos if start is None else len(start)
@@ -250,8 +252,7 @@ class LVDMNet(Pretrained):
 
     def given_latents(self, video: Tensor) -> Tensor:
         """The latents that a video to be continued begins with; what does not fill a latent repeats its first frame."""
-        if video.ndim != 5 or video.shape[2] != 3:
-            raise ValueError(f"LVDMNet: video is {tuple(video.shape)}, expected (N, T, 3, H, W) in [0, 1]")
+        check_video("LVDMNet", "frames", video)
         self.check_size(*video.shape[3:])
         missing = -video.shape[1] % self.factors[0]
         return self.encode(torch.cat([video[:, :1]] * missing + [video], dim=1), mode=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...diffusion import Sampling, Schedule, betas
+from ...inference import check_counts, check_video
 from ...layers.image_autoencoder import ImageAutoencoder
 from ..pretrained import Pretrained
 from .config import VideoLDMConfig
@@ -142,6 +143,7 @@ class VideoLDMNet(Pretrained):
         ``prompt_embeds`` of a tuned text encoder; of words, the config's encoders see to it. ``context_guidance_scale``
         leans towards what the known frames ask for. Raises ValueError for what this model has no network for.
         """
+        check_counts("generate", num_frames=num_frames, num_videos=num_videos, height=height, width=width)
         videos = num_videos if frames is None else len(frames)
         embeds = (prompt_embeds, negative_prompt_embeds, temporal_prompt_embeds, temporal_negative_prompt_embeds)
         texts = self.texts(videos, prompt, negative_prompt, of_embeds(*embeds), labels)
@@ -156,9 +158,8 @@ class VideoLDMNet(Pretrained):
         if upsample and self.upsampler is None:
             raise ValueError("generate: upsample, but this model has no upsampler")
         video = self.decode(generate_latents(self, request, known)).clamp(0, 1)
-        if upsample and self.upsampler is not None:
-            return self.upsampler.upsample(video, texts.text, request.sampling, generator=generator)
-        return video
+        larger = self.upsampler if upsample else None
+        return video if larger is None else larger.upsample(video, texts.text, request.sampling, generator=generator)
 
     def sampling(self, steps: int | None, eta: float | None, sampler: str | None) -> Sampling:
         """The config's, but for what is given."""
@@ -172,6 +173,8 @@ class VideoLDMNet(Pretrained):
 
     def latent_size(self, height: int | None, width: int | None, frames: Tensor | None) -> tuple[int, int, int]:
         """Channels, height and width of latents: of the size asked for, else of ``frames``, else of the config."""
+        if frames is not None:
+            check_video("generate", "frames", frames)
         default = self.config.size if frames is None else frames.shape[3:]
         size = (height or default[0], width or default[1])
         if frames is not None and size != tuple(frames.shape[3:]):
