@@ -92,10 +92,11 @@ def _painted(controls: np.ndarray) -> np.ndarray:
     first, last = np.floor(path.min(0)).astype(int) - 2, np.ceil(path.max(0)).astype(int) + 2
     columns, rows = last - first  # the part of the canvas that is not all white
     path -= first
-    winding = _winding([path], rows, columns) != 0
-    winding |= _winding(_stroke(path), rows, columns) != 0
+    covered = _covered([path], _stroke(path), rows, columns)
     canvas = np.full(_CANVAS, 255.0)
-    cover = winding.reshape(rows, _SAMPLES, columns, _SAMPLES).mean((1, 3))
+    parts = range(_SAMPLES)  # summed one axis after the other: the mean over both takes longer
+    lines = np.stack([covered[k::_SAMPLES] for k in parts]).sum(0, np.uint8)
+    cover = np.stack([lines[:, k::_SAMPLES] for k in parts]).sum(0, np.uint8) / _SAMPLES**2
     canvas[first[1] : last[1], first[0] : last[0]] = np.round(255 * (1 - cover))
     return canvas
 
@@ -118,20 +119,22 @@ def _stroke(path: np.ndarray) -> list[np.ndarray]:
     return list(np.stack(corners, axis=1)[:, ::-1])
 
 
-def _winding(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """How often closed polygons (x, y) go round each sample of ``height`` x ``width`` pixels, counted along rows."""
+def _covered(area: list[np.ndarray], outline: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Which samples of ``height`` x ``width`` pixels closed polygons (x, y) go round, those of either list."""
     rows, columns = _SAMPLES * height, _SAMPLES * width
-    turns = np.zeros((rows, columns + 1), np.int16)
-    for polygon in polygons:
-        for (x0, y0), (x1, y1) in zip(polygon[:-1] * _SAMPLES - 0.5, polygon[1:] * _SAMPLES - 0.5):
-            sign = 1 if y1 > y0 else -1
-            first, last = math.ceil(min(y0, y1)), math.ceil(max(y0, y1))
-            if first >= last:
-                continue
-            ys = np.arange(max(first, 0), min(last, rows))
-            xs = np.ceil(x0 + (ys - y0) * (x1 - x0) / (y1 - y0)).astype(int).clip(0, columns)
-            turns[ys, xs] += sign  # every row once
-    return turns.cumsum(1, np.int16)[:, :columns]
+    polygons = [_SAMPLES * polygon - 0.5 for polygon in (*area, *outline)]
+    # both are counted in one number, which is 0 where neither list's polygons turn around a sample
+    turn = np.repeat([1 << 16] * len(area) + [1] * len(outline), [len(polygon) - 1 for polygon in polygons])
+    starts, ends = (np.concatenate([p[part] for p in polygons]) for part in (slice(-1), slice(1, None)))
+    first, last = (np.ceil(y).astype(int).clip(0, rows) for y in np.sort([starts[:, 1], ends[:, 1]], axis=0))
+    count = last - first
+    edge = np.repeat(np.arange(len(count)), count)  # an entry for every row that an edge crosses
+    ys = np.arange(len(edge)) + (first - count.cumsum() + count)[edge]
+    (x0, y0), (x1, y1) = starts[edge].T, ends[edge].T
+    xs = np.ceil(x0 + (ys - y0) * (x1 - x0) / (y1 - y0)).astype(int).clip(0, columns)
+    turns = np.zeros((rows, columns + 1), np.int32)
+    np.add.at(turns.reshape(-1), ys * (columns + 1) + xs, np.where(y1 > y0, turn[edge], -turn[edge]).astype(np.int32))
+    return turns.cumsum(1, np.int32)[:, :columns] != 0
 
 
 def _stretched(canvas: np.ndarray, height: int, width: int) -> np.ndarray:
