@@ -50,6 +50,31 @@ def test_small_starts_with_features_as_large_as_its_input() -> None:
         assert not build("e2fgvi-hq").config.he_start
 
 
+def test_a_quiet_start_encodes_and_decodes() -> None:
+    """What encoder and decoder have learned alone is not disturbed; published, the rest starts by adding noise."""
+    torch.manual_seed(0)
+    frames = clip(1, 3, 24, 24)
+    with torch.no_grad():
+        for quiet in (True, False):
+            net = build("e2fgvi-hq", "small", quiet_start=quiet).eval()
+            alone = net.decode(net.encode(frames))
+            assert torch.allclose(net(frames).frames, alone, atol=1e-5) == quiet
+    with torch.device("meta"):
+        assert not build("e2fgvi-hq").config.quiet_start
+
+
+def test_without_corners_a_decoder_treats_all_places_alike() -> None:
+    """Upsampling that maps corners to corners moves pixels by up to half a feature, more at the edges."""
+    torch.manual_seed(0)
+    for corners in (False, True):
+        net = build("e2fgvi-hq", "small", corners=corners).eval()
+        features = torch.randn(1, 1, 32, 24, 24)
+        with torch.no_grad():
+            here, there = net.decode(features), net.decode(features.roll(2, dims=-1)).roll(-8, dims=-1)
+        inside = (..., slice(24, 72), slice(24, 72))
+        assert torch.allclose(here[inside], there[inside], atol=1e-5) != corners
+
+
 def clip(count: int, length: int, height: int, width: int) -> Tensor:
     return torch.rand(count, length, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 

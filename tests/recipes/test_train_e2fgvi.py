@@ -26,17 +26,35 @@ def train(folder: Path, *arguments: str, code: int = 0) -> Done:
 
 @pytest.mark.slow
 def test_writes_a_model_and_resumes_bit_exactly(tmp_path: Path) -> None:
-    done = train(tmp_path, "--steps", "4", "--seed", "2", "--out", "whole")
+    more = ("--seed", "2", "--ema", "0.5", "--pool", "3")
+    done = train(tmp_path, "--steps", "4", *more, "--out", "whole")
     assert done.stdout.splitlines()[-1] == "weights, state and log are in whole"
-    train(tmp_path, "--steps", "2", "--seed", "2", "--out", "half")
+    train(tmp_path, "--steps", "2", *more, "--out", "half")
     train(tmp_path, "--resume", "half", "--steps", "4")
     whole, half = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "half"))
-    for part in ("model", "discriminator"):
+    for part in ("model", "average", "discriminator"):
         assert all(torch.equal(value, half[part][name]) for name, value in whole[part].items())
     rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert {"loss", "hole", "valid", "flow", "adversarial", "norm", "discriminator"} <= rows[0].keys()
     assert "psnr" in rows[-1]
     assert checkpoints.load(tmp_path / "whole" / "model.safetensors").config is not None
+
+
+@pytest.mark.slow
+def test_stages_one_after_the_other(tmp_path: Path) -> None:
+    """Each starts with the weights before, and leaves what it does not train."""
+    common = ("--warmup", "1", "--schedule", "cosine", "--ema", "0.5", "--adversarial", "0", "--pool", "2")
+    before: dict[str, torch.Tensor] = {}
+    for stage, init in (("frames", None), ("flow", "frames"), ("clips", "flow")):
+        start = () if init is None else ("--init", f"{init}/model.safetensors")
+        train(tmp_path, "--stage", stage, "--steps", "2", "--out", stage, *start, *common)
+        state = checkpoints.load(tmp_path / stage / "model.safetensors").state_dict()
+        changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, state[name])}
+        if before:
+            assert changed == ({"flow"} if stage == "flow" else {name.split(".")[0] for name in state})
+        before = state
+    row = json.loads((tmp_path / "flow" / "log.jsonl").read_text().splitlines()[0])
+    assert row["flow"] == row["loss"] > 0
 
 
 @pytest.mark.slow

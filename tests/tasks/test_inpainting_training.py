@@ -9,7 +9,8 @@ from vfikit.data import open_clips
 from vfikit.files import InputError
 from vfikit.layers import SPyNet
 from vfikit.layers.spynet import published_keys
-from vfikit.tasks.inpainting_training import batches, by_brightness, chosen, spynet
+from vfikit.ops import warp
+from vfikit.tasks.inpainting_training import Moving, batches, by_brightness, chosen, spynet
 
 
 def test_chosen_frames_are_consecutive_then_far_ones_in_order() -> None:
@@ -37,6 +38,35 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     assert whole[0].masks.shape == (2, 3, 1, 16, 24)
     assert set(whole[0].masks.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(whole[0].frames, whole[1].frames)
+
+
+def test_a_pool_is_seen_again_and_again() -> None:
+    data = open_clips("synthetic", "train", (24, 32))
+    found = list(batches(data, 2, (2, 1), (16, 24), seed=3, steps=8, pool=3))
+    clips = torch.cat([batch.frames for batch in found])
+    assert len(clips.unique(dim=0)) == 3
+    last = next(batches(data, 2, (2, 1), (16, 24), seed=3, steps=8, start=7, pool=3))
+    assert torch.equal(last.frames, found[7].frames)
+    assert torch.equal(last.masks, found[7].masks)
+    assert torch.equal(255 * clips, (255 * clips).round())
+
+
+def test_stages_see_what_they_need() -> None:
+    """No holes, or exact flows, which are mirrored and cut with their clips; the same clips as in the last stage."""
+    data = open_clips("synthetic", "train", (48, 64))
+    common = {"frames": (3, 1), "crop": (32, 40), "seed": 1, "steps": 4}
+    errors = torch.zeros(3)
+    for clips, frames, flow in zip(*(batches(data, 2, **common, stage=s) for s in ("clips", "frames", "flow"))):  # type: ignore[arg-type]
+        assert torch.equal(clips.frames, frames.frames)
+        assert not frames.masks.any()
+        assert torch.equal(clips.masks, flow.masks)
+        assert isinstance(flow, Moving)
+        assert flow.ahead.shape == flow.back.shape == (2, 2, 2, 32, 40)
+        earlier, later = flow.frames[:, :2].flatten(0, 1), flow.frames[:, 1:3].flatten(0, 1)
+        for start, end, way in ((earlier, later, flow.ahead), (later, earlier, flow.back)):
+            brought = [warp(end, sign * way.flatten(0, 1), padding_mode="border") for sign in (1, 0, -1)]
+            errors += torch.stack([(frame - start).abs().mean() for frame in brought])
+    assert errors[0] < 0.6 * min(errors[1:])
 
 
 def test_processes_share_a_larger_batch() -> None:

@@ -40,6 +40,13 @@ class DeformableAlignment(ModulatedDeformConv2d):
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
 
+    @torch.no_grad()
+    def start_as_warp(self) -> None:
+        """The newer map comes through as ``flow1`` brings it, the older one not at all."""
+        channels, middle = self.weight.shape[0], self.weight.shape[2] // 2
+        self.weight.zero_()
+        self.weight[range(channels), range(channels), middle, middle] = 2.0  # masks start at a half
+
     def forward(self, x: Tensor, condition: Tensor, flow1: Tensor, flow2: Tensor) -> Tensor:  # type: ignore[override]
         flows = torch.stack([flow1, flow2], dim=1)  # (N, 2, 2, H, W)
         steering = self.conv_offset(torch.cat([condition, flows.flatten(1, 2).to(condition.dtype)], dim=1))

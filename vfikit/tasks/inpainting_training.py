@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ from .inpainting import Holed, flow_error
 from .interpolation import _mix
 
 
+class Moving(NamedTuple):
+    """As ``Holed``, and exact flows (N, T - 1, 2, H, W) in pixels between the consecutive frames, ahead and back."""
+
+    frames: Tensor
+    masks: Tensor
+    ahead: Tensor
+    back: Tensor
+
+
 def batches(
     data: FileClips | SyntheticClips,
     batch_size: int,
@@ -25,18 +35,34 @@ def batches(
     start: int = 0,
     shard: tuple[int, int] = (0, 1),
     objects: ObjectMasks | None = None,
-) -> Iterator[Holed]:
+    stage: str = "clips",
+    pool: int | None = None,
+) -> Iterator[Holed | Moving]:
     """Clips of ``frames`` (consecutive, far) with moving or still holes, mirrored or not, cut to ``crop``.
 
-    Half of the holes are of ``objects`` where given. Each step depends on ``seed`` and its number alone; ``shard``
-    (rank, world) is this process's part of a batch that is ``world`` times larger.
+    Half of the holes are of ``objects`` where given. Of the other stages of ``inpainting_stages``, "frames" has no
+    holes, and "flow" the exact flows of synthetic clips. With ``pool`` there are so many clips with their holes, kept
+    in memory once they were seen (as bytes), drawn by chance. Each step depends on ``seed`` and its number alone;
+    ``shard`` (rank, world) is this process's part of a batch that is ``world`` times larger.
     """
     rank, world = shard
     step = start
+    kept: dict[int, tuple[Tensor, ...]] = {}
+
+    def item(place: int) -> tuple[Tensor, ...]:
+        if pool is None:
+            return _item(data, frames, crop, _mix(seed, place, 5), objects, stage)
+        place = _mix(seed, place, 6) % pool
+        if place not in kept:
+            clip, masks, *flows = _item(data, frames, crop, _mix(seed, place, 5), objects, stage)
+            kept[place] = ((255 * clip).round().byte(), masks.byte(), *(flow.half() for flow in flows))
+        clip, masks, *flows = (part.float() for part in kept[place])
+        return clip / 255, masks, *flows
+
     while steps is None or step < steps:
         places = range((step * world + rank) * batch_size, (step * world + rank + 1) * batch_size)
-        items = [_item(data, frames, crop, _mix(seed, place, 5), objects) for place in places]
-        yield Holed(*(torch.stack(parts) for parts in zip(*items)))
+        parts = [torch.stack(part) for part in zip(*(item(place) for place in places))]
+        yield Moving(*parts) if len(parts) > 2 else Holed(*parts)
         step += 1
 
 
@@ -46,18 +72,34 @@ def _item(
     crop: tuple[int, int] | None,
     seed: int,
     objects: ObjectMasks | None,
-) -> tuple[Tensor, Tensor]:
+    stage: str,
+) -> tuple[Tensor, ...]:
+    """A clip, its masks, and in the stage "flow" the exact flows there and back where they are known."""
     draws = Draws.seeded(seed)
     draw = draws.python
-    clip = data.pick(draw.randrange(len(data)), lambda count: chosen(count, *frames, draw))
+    index = draw.randrange(len(data))
+    places: list[int] = []
+
+    def choose(count: int) -> Sequence[int]:
+        places[:] = chosen(count, *frames, draw)
+        return places
+
+    found = [data.pick(index, choose)]
+    if stage == "flow" and isinstance(data, SyntheticClips):
+        found += data.flows(index, lambda count: places[: frames[0]])
     if crop is not None:
-        top, left = (draw.randint(0, max(0, side - wanted)) for side, wanted in zip(clip.shape[2:], crop))
-        clip = clip[..., top : top + crop[0], left : left + crop[1]]
-    clip = clip.flip(-1) if draw.random() < 0.5 else clip
+        top, left = (draw.randint(0, max(0, side - wanted)) for side, wanted in zip(found[0].shape[2:], crop))
+        found = [part[..., top : top + crop[0], left : left + crop[1]] for part in found]
+    if draw.random() < 0.5:
+        found = [part.flip(-1) for part in found]
+        found[1:] = [flow * flow.new_tensor([-1, 1])[:, None, None] for flow in found[1:]]
+    clip, *flows = found
+    if stage == "frames":
+        return clip, torch.zeros_like(clip[:, :1])
     size = (len(clip), clip.shape[2], clip.shape[3])
     drawn = objects is not None and draw.random() < 0.5
     masks = objects.draw(*size, draw) if objects is not None and drawn else irregular_masks(*size, draws)
-    return clip, masks
+    return clip, masks, *flows
 
 
 def chosen(count: int, local: int, far: int, draw: random.Random) -> Sequence[int]:

@@ -53,6 +53,8 @@ class E2FGVIConfig:
     feed_forward: int = 40  # channels of the map between its Linears
     count_twice: bool = True  # published: some tokens around a window count twice
     he_start: bool = False  # True: convolutions start as He et al. have it; published: normal, 0.02 wide
+    corners: bool = True  # upsampling maps corners to corners, published; False: pixels keep their place at any size
+    quiet_start: bool = False  # True: alignments start as warps, other frames and the transformer add nothing yet
     bias_map: tuple[int, int] | None = None  # E2FGVI: the size of the map; None is HQ's convolution
 
     @property
@@ -101,7 +103,7 @@ class E2FGVINet(Pretrained):
             if config.bias_map is None
             else BiasMap(features, config.bias_map)
         )
-        self.decoder = _decoder(features, *config.decoder)
+        self.decoder = _decoder(features, *config.decoder, config.corners)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -120,6 +122,11 @@ class E2FGVINet(Pretrained):
         for module in self.modules():
             if isinstance(module, DeformableAlignment):
                 module.reset_offsets()
+                if self.config.quiet_start:
+                    module.start_as_warp()
+        if self.config.quiet_start:
+            for last in (self.propagation.fusion, self.compose.embedding):
+                nn.init.zeros_(last.weight)
 
     def forward(self, frames: Tensor, local: int | None = None) -> Inpainted:
         local = frames.shape[1] if local is None else local
@@ -239,12 +246,12 @@ class BiasMap(nn.Module):
         return x + functional.interpolate(self.bias[None], size, mode="bilinear", align_corners=False)
 
 
-def _decoder(features: int, width: int, last: int) -> nn.Sequential:
+def _decoder(features: int, width: int, last: int, corners: bool) -> nn.Sequential:
     def act() -> nn.Module:
         return nn.LeakyReLU(SLOPE, inplace=True)
 
     def double() -> nn.Module:
-        return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=corners)
 
     return nn.Sequential(
         *(double(), nn.Conv2d(features, width, 3, padding=1), act(), nn.Conv2d(width, last, 3, padding=1), act()),
@@ -264,6 +271,8 @@ SMALL = E2FGVIConfig(
     feed_forward=12,
     own_flows=True,
     he_start=True,
+    corners=False,
+    quiet_start=True,
 )
 PRESETS = {
     "e2fgvi": {
