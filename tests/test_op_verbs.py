@@ -25,7 +25,7 @@ VERBS = {
     "forked workers": ("fork",),
 }
 
-CASES = {"deform_conv2d": "dcn"}  # golden cases of another name
+CASES = {"conv3x3": "encoder", "deform_conv2d": "dcn"}  # golden cases of another name
 
 
 def ops() -> list[str]:

@@ -18,6 +18,7 @@ from vfikit.layers.propagation import DeformableAlignment
 from vfikit.models.e2fgvi import E2FGVINet, windows
 from vfikit.ops import SoftComposition, SoftSplit
 
+from .conv3x3 import by_torch
 from .deform_conv2d import grid_sampled
 
 FOLDING = {"kernel_size": 7, "padding": 3, "stride": 3}
@@ -25,7 +26,7 @@ FOLDING = {"kernel_size": 7, "padding": 3, "stride": 3}
 
 def plain(net: E2FGVINet) -> E2FGVINet:
     """A copy of a network with the published patches, on sizes that the published program takes; no gradients."""
-    net = copy.deepcopy(net).eval().to(memory_format=torch.contiguous_format)
+    net = by_torch(copy.deepcopy(net)).eval().to(memory_format=torch.contiguous_format)
     net.flow, net.split, net.compose = Flow(net.flow), Split(net.split), Composition(net.compose)
     for branch in (net.propagation.backward_branch, net.propagation.forward_branch):
         branch.align = Alignment(branch.align)

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from vfikit.ops import AdaCoF
 
 from .adacof import PlainAdaCoF
+from .conv3x3 import by_torch
 
 
 def plain(net: nn.Module) -> nn.Module:
     """A copy of an AdaCoF or CDFI network for ``forward`` without gradients."""
-    net = copy.deepcopy(net).eval()
+    net = by_torch(copy.deepcopy(net)).eval()
     ours = net.sample
     assert isinstance(ours, AdaCoF)
     net.sample = PlainAdaCoF(ours.kernel_size, ours.dilation, ours.padded)

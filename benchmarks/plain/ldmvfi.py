@@ -16,12 +16,13 @@ from vfikit.models.ldmvfi import LDMVFINet
 from vfikit.models.ldmvfi.published import published_padding
 from vfikit.ops import DSepConv
 
+from .conv3x3 import by_torch
 from .dsepconv import grid_sampled
 
 
 def plain(net: nn.Module) -> nn.Module:
     """``net``, or a part of it, for ``forward`` without gradients: other modules over the same weights."""
-    net = copy.deepcopy(net, {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]})
+    net = by_torch(copy.deepcopy(net, {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]}))
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, WindowAttention):

@@ -14,11 +14,13 @@ from vfikit.layers import HeadAttention, SpaceTimeAttention
 from vfikit.layers.attention import TokenAttention
 from vfikit.layers.video_attention import RelativeAttention, TemporalHeadAttention, TemporalTokenAttention
 
+from .conv3x3 import by_torch
+
 
 def plain(net: nn.Module) -> nn.Module:
     """``net``, or a part of it: other modules over the same weights."""
     net = copy.deepcopy(net, {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]})
-    return _replaced(net)
+    return _replaced(by_torch(net))
 
 
 def _replaced(net: nn.Module) -> nn.Module:

@@ -208,6 +208,7 @@ RULES: dict[str, Rule] = {
     "linalg_vector_norm": lambda atoms, args, out: reduce(atoms, (args[0], *args[2:]), out),
     "_prelu_kernel": pointwise,
     "convolution": convolution,
+    "vfikit::conv3x3": lambda atoms, args, out: convolution(atoms, (*args[:3], False, None, args[4]), out),
     "native_group_norm": group_norm,
     "native_layer_norm": layer_norm,
     "glu": gated,

@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ..ops import Conv3x3
+
 Widths = Sequence[int]
 
 
@@ -38,8 +40,7 @@ class KernelEstimator(nn.Module):
         inputs = [skips[-1], *skips[:1:-1]]
         self.decoder = nn.ModuleList(convolutions(n, stage) for n, stage in zip(inputs, decoder))
         self.upsample = nn.ModuleList(
-            nn.Sequential(upsample(), nn.Conv2d(stage[-1], skip, 3, padding=1), nn.ReLU())
-            for stage, skip in zip(decoder, skips[:0:-1])
+            nn.Sequential(upsample(), Conv3x3(stage[-1], skip), nn.ReLU()) for stage, skip in zip(decoder, skips[:0:-1])
         )
         self.heads = nn.ModuleDict({name: head(skips[1], *spec) for name, spec in heads.items()})
         self.reset_parameters()
@@ -76,7 +77,7 @@ def convolutions(in_channels: int, widths: Widths) -> nn.Sequential:
     """3x3 convolutions of the given output widths, each followed by ReLU."""
     layers: list[nn.Module] = []
     for n, width in pairwise((in_channels, *widths)):
-        layers += [nn.Conv2d(n, width, 3, padding=1), nn.ReLU()]
+        layers += [Conv3x3(n, width), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
@@ -90,5 +91,5 @@ def upsample() -> nn.Upsample:
 
 def head(in_channels: int, widths: Widths, outputs: int, activation: str) -> nn.Sequential:
     last: dict[str, list[nn.Module]] = {"softmax": [nn.Softmax(dim=1)], "sigmoid": [nn.Sigmoid()], "none": []}
-    final = nn.Conv2d(widths[-1], outputs, 3, padding=1)
+    final = Conv3x3(widths[-1], outputs)
     return nn.Sequential(*convolutions(in_channels, widths), upsample(), final, *last[activation])

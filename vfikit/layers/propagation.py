@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..ops import ModulatedDeformConv2d, warp
+from ..ops import Conv3x3, ModulatedDeformConv2d, warp
 
 SLOPE = 0.1
 
@@ -31,8 +31,8 @@ class DeformableAlignment(ModulatedDeformConv2d):
         self.max_residue = max_residue
         layers: list[nn.Module] = []
         for inputs in (3 * channels + 4, channels, channels):
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True)]
-        self.conv_offset = nn.Sequential(*layers, nn.Conv2d(channels, 27 * deform_groups, 3, padding=1))
+            layers += [Conv3x3(inputs, channels), nn.LeakyReLU(SLOPE, inplace=True)]
+        self.conv_offset = nn.Sequential(*layers, Conv3x3(channels, 27 * deform_groups))
         self.reset_offsets()
 
     def reset_offsets(self) -> None:
@@ -67,9 +67,9 @@ class Branch(nn.Module):
         super().__init__()
         self.align = DeformableAlignment(channels, deform_groups, max_residue)
         self.backbone = nn.Sequential(
-            nn.Conv2d((2 + more) * channels, channels, 3, padding=1),
+            Conv3x3((2 + more) * channels, channels),
             nn.LeakyReLU(SLOPE, inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            Conv3x3(channels, channels),
         )
 
     def forward(

@@ -5,11 +5,14 @@ from collections.abc import Callable
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from ..ops import Conv3x3
 from .norms import group_norm
 
 
 def conv2d(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
     """A convolution that keeps the sides."""
+    if kernel_size == 3:
+        return Conv3x3(in_channels, out_channels)
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
 
@@ -32,14 +35,14 @@ class ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = group_norm(in_channels, groups)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, out_channels)
         self.temb_proj = nn.Linear(time_channels, out_channels) if time_channels else None
         self.norm2 = group_norm(out_channels, groups)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv3x3(out_channels, out_channels)
         widened = in_channels != out_channels
         self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1) if widened and not conv_shortcut else None
-        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 3, padding=1) if widened and conv_shortcut else None
+        self.conv_shortcut = Conv3x3(in_channels, out_channels) if widened and conv_shortcut else None
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         h = self.conv1(functional.silu(self.norm1(x)))
@@ -141,7 +144,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int = 0, out_channels: int = 0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, out_channels or channels, 3, padding=1) if channels else None
+        self.conv = Conv3x3(channels, out_channels or channels) if channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.interpolate(x, scale_factor=2.0, mode="nearest")

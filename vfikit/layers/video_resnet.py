@@ -5,6 +5,7 @@ from functools import partial
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from ..ops.conv3x3 import conv3x3, pays
 from .resnet import TimeResBlock
 
 
@@ -20,6 +21,13 @@ class FrameConv3d(nn.Conv3d):
         t = kernel_t if kernel_size > 1 else 1
         padding = (t // 2, kernel_size // 2, kernel_size // 2)
         super().__init__(in_channels, out_channels, (t, kernel_size, kernel_size), (1, stride, stride), padding)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.kernel_size == (1, 3, 3) and self.stride == (1, 1, 1):
+            frame_kernel = weight.squeeze(2)
+            if pays(input, frame_kernel, (1, 1)):
+                return conv3x3(input, frame_kernel, bias)
+        return super()._conv_forward(input, weight, bias)
 
 
 class VideoResBlock(TimeResBlock):

@@ -2,6 +2,7 @@
 
 from ._backends import backends
 from .adacof import AdaCoF, adacof
+from .conv3x3 import Conv3x3, conv3x3
 from .deform_conv import ModulatedDeformConv2d, deform_conv2d
 from .dsepconv import DSepConv, dsepconv
 from .fold import SoftComposition, SoftSplit, cut_patches, join_patches
@@ -9,12 +10,14 @@ from .warp import warp
 
 __all__ = [
     "AdaCoF",
+    "Conv3x3",
     "DSepConv",
     "ModulatedDeformConv2d",
     "SoftComposition",
     "SoftSplit",
     "adacof",
     "backends",
+    "conv3x3",
     "cut_patches",
     "deform_conv2d",
     "dsepconv",

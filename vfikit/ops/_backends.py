@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from . import _cpu, _cuda
 
-OPS = ("adacof", "deform_conv2d", "dsepconv")
+OPS = ("adacof", "conv3x3", "deform_conv2d", "dsepconv")
+WITHOUT_CUDA = {"conv3x3": "torch's convolution is the fast one there"}
 
 
 class Backend(NamedTuple):
@@ -22,4 +23,10 @@ def backends() -> list[Backend]:
     rows = [("cpu", "cpp" if library else "reference", why)]
     launcher, why = _cuda.find()
     rows.append(("cuda", {"cupy": "cupy", "torch": "nvrtc"}.get(launcher or "", "reference"), why))
-    return [Backend(op, *row) for op in OPS for row in rows]
+    table = [Backend(op, *row) for op in OPS for row in rows]
+    return [
+        row._replace(backend="reference", why=WITHOUT_CUDA[row.op])
+        if row.device == "cuda" and row.op in WITHOUT_CUDA
+        else row
+        for row in table
+    ]

@@ -20,7 +20,7 @@ from ...inference import pad_to_multiple
 from ...layers.focal import FocalBlock, FusionFeedForward
 from ...layers.propagation import BidirectionalPropagation, DeformableAlignment
 from ...layers.spynet import SPyNet
-from ...ops import SoftComposition, SoftSplit
+from ...ops import Conv3x3, SoftComposition, SoftSplit
 from ...ops.fold import in_turn
 from ..pretrained import Pretrained
 from .published import published_keys
@@ -98,11 +98,7 @@ class E2FGVINet(Pretrained):
             for _ in range(config.depth)
         )
         self.compose = SoftComposition(config.hidden, features, *patches)
-        self.refine = (
-            nn.Conv2d(features, features, 3, padding=1)
-            if config.bias_map is None
-            else BiasMap(features, config.bias_map)
-        )
+        self.refine = Conv3x3(features, features) if config.bias_map is None else BiasMap(features, config.bias_map)
         self.decoder = _decoder(features, *config.decoder, config.corners)
         self.reset_parameters()
 
@@ -199,12 +195,13 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         for index, (inputs, outputs) in enumerate(zip((3, *stem), stem)):
             stride = 2 if index in (0, 2) else 1
-            layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(SLOPE, inplace=True)]
+            conv = Conv3x3(inputs, outputs) if stride == 1 else nn.Conv2d(inputs, outputs, 3, stride, 1)
+            layers += [conv, nn.LeakyReLU(SLOPE, inplace=True)]
         self.stem = nn.Sequential(*layers)
         self.layers, self.concats = nn.ModuleList(), nn.ModuleList()
         inputs = stem[-1]
         for outputs, groups in grouped:
-            self.layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups))
+            self.layers.append(Conv3x3(inputs, outputs, groups=groups))
             inputs = stem[-1] + outputs
         for _, groups in grouped[1:]:
             self.concats.append(GroupConcat(groups))
@@ -254,8 +251,8 @@ def _decoder(features: int, width: int, last: int, corners: bool) -> nn.Sequenti
         return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=corners)
 
     return nn.Sequential(
-        *(double(), nn.Conv2d(features, width, 3, padding=1), act(), nn.Conv2d(width, last, 3, padding=1), act()),
-        *(double(), nn.Conv2d(last, last, 3, padding=1), act(), nn.Conv2d(last, 3, 3, padding=1)),
+        *(double(), Conv3x3(features, width), act(), Conv3x3(width, last), act()),
+        *(double(), Conv3x3(last, last), act(), nn.Conv2d(last, 3, 3, padding=1)),
     )
 
 

@@ -27,19 +27,31 @@ VFIKIT_INLINE void store(T* to, V v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
+// Copies the last count % (2 * PART) of `count` elements in moves of constant sizes: a call would take longer.
+template <int PART, class T>
+VFIKIT_INLINE void copy_some(T* to, const T* from, int64_t count) {
+    if (count & PART) {
+        __builtin_memcpy(to, from, PART * sizeof(T));
+        to += PART, from += PART;
+    }
+    if constexpr (PART > 1) copy_some<PART / 2>(to, from, count);
+}
+
 // The first `count` elements; the rest are zero.
 template <class V, class T>
 VFIKIT_INLINE V load_some(const T* from, int64_t count) {
     if (count >= static_cast<int64_t>(sizeof(V) / sizeof(T))) return load<V>(from);
-    V v = {};
-    __builtin_memcpy(&v, from, count * sizeof(T));
-    return v;
+    T part[sizeof(V) / sizeof(T)] = {};
+    copy_some<sizeof(V) / sizeof(T) / 2>(part, from, count);
+    return load<V>(part);
 }
 
 template <class V, class T>
 VFIKIT_INLINE void store_some(T* to, V v, int64_t count) {
     if (count >= static_cast<int64_t>(sizeof(V) / sizeof(T))) return store(to, v);
-    __builtin_memcpy(to, &v, count * sizeof(T));
+    T part[sizeof(V) / sizeof(T)];
+    store(part, v);
+    copy_some<sizeof(V) / sizeof(T) / 2>(to, part, count);
 }
 
 // Rounds down; vectors hold numbers below 2^31.
