@@ -71,9 +71,8 @@ def plan(
 
     One target may be given, and is met within 2 %, or ``missed`` says so: parameters (``ratio``), multiply-accumulates
     (``macs_ratio``) or the time of ``model(*inputs)`` (``latency_ratio``, measured here) fall by that factor. Beside
-    ``ratio``, ``work_ratio`` cuts what has more work than parameters further, until work falls by as much, past
-    ``ratio`` if need be; a target under the floors raises ValueError. Of ``modules`` (paths, names in paths), only
-    they are cut, ``ratio`` is theirs.
+    ``ratio``, ``work_ratio`` cuts further until work falls by as much, past ``ratio`` if need be; a target under the
+    floors raises ValueError. Of ``modules`` (paths, names in paths), only they are cut, ``ratio`` is theirs.
     """
     target = _target(ratio, macs_ratio, latency_ratio, work_ratio)
     if not inputs and any((rule == "latency", work_ratio, macs_ratio, latency_ratio)):
@@ -93,8 +92,7 @@ def plan(
         family = _by_density(groups, densities, rule, budget, round_to, floor, target is not None)
     steps = sorted({round_to, max(1, round_to // 4), 1}, reverse=True)
     if ratio is not None:
-        wish = family.wish if isinstance(family, _ByLoss) else kept
-        counts, problem = to_parameters(family, budget, ratio, work_ratio, steps, wish)
+        counts, problem = to_parameters(family, budget, ratio, work_ratio, steps, getattr(family, "wish", kept))
     else:
         counts, problem = _measured(model, bare, family, budget, inputs, steps, macs_ratio, latency_ratio)
     small = _cut(bare, counts)
