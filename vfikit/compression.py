@@ -117,11 +117,11 @@ def sparsify(
 def sensitivities(
     fitting: Fitting, model: nn.Module, groups: Sequence[compress.Group]
 ) -> dict[compress.Group, list[float]]:
-    """What cutting each group alone changes of what ``model`` makes of one item, as distilling would see it."""
+    """What cutting each group alone changes of what ``model`` makes of half a batch, as distilling would see it."""
     from tqdm import tqdm
 
-    device = next(model.parameters()).device
-    batch = to(next(fitting.task.batches(fitting.data, 1, fitting.crop, fitting.seed, 1)), device)
+    device, items = next(model.parameters()).device, max(1, fitting.batch_size // 2)
+    batch = to(next(fitting.task.batches(fitting.data, items, fitting.crop, fitting.seed, 1)), device)
 
     @torch.no_grad()
     def total(cut: nn.Module) -> float:
