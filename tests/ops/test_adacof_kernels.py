@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from vfikit.ops import _cpu, adacof, backends
 
@@ -30,6 +31,15 @@ def test_kernel_symbols_are_those_of_the_ops() -> None:
     if shutil.which("nm"):
         lines = subprocess.run(["nm", "-D", "--defined-only", _cpu.LIBRARY], capture_output=True, text=True, check=True)
         assert {line.split()[-1] for line in lines.stdout.splitlines()} == expected
+
+
+@needs_kernels
+def test_subnormal_weights_count_as_zero_inside_alone() -> None:
+    """Those of a trained softmax; the state of the thread is as it was afterwards."""
+    torch.set_flush_denormal(False)
+    frame, maps = torch.rand(1, 3, 12, 12), torch.zeros(1, 25, 8, 8)
+    assert torch.equal(adacof(frame, maps + 1e-39, maps, maps), torch.zeros(1, 3, 8, 8))
+    assert (torch.tensor(1e-39) * 1.0).item() > 0
 
 
 @needs_kernels

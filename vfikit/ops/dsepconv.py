@@ -34,8 +34,9 @@ def dsepconv(
     the right or below counts); the op is once differentiable.
 
     Types may differ: all is computed in the widest of them, float32 at least; the result has ``input``'s type, each
-    gradient its tensor's. A NaN offset gives NaN where its weight is used; an infinite one reads the border. On CUDA
-    the input's gradient is summed in no fixed order, unless ``torch.use_deterministic_algorithms`` asks for one.
+    gradient its tensor's. A NaN offset gives NaN where its weight is used; an infinite one reads the border. The CPU
+    kernels count subnormal numbers as zero. On CUDA the input's gradient is summed in no fixed order, unless
+    ``torch.use_deterministic_algorithms`` asks for one.
     """
     check_floating("dsepconv", input, vertical, horizontal, offset_x, offset_y, mask)
     if input.ndim != 4 or vertical.ndim != 4 or vertical.shape[1] == 0:

@@ -33,6 +33,23 @@ void parallel(int64_t count, int64_t threads, const Work& work) {
 #endif
 }
 
+// While it stands, subnormal numbers count as zero in this thread: arithmetic on them takes a hundred times as long, and
+// the softmax of a trained network makes many. Results change by less than 1e-37.
+class FlushSubnormals {
+  public:
+#if defined(__x86_64__)
+    FlushSubnormals() : state_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(state_ | 0x8040u); }
+    ~FlushSubnormals() { __builtin_ia32_ldmxcsr(state_); }
+    FlushSubnormals(const FlushSubnormals&) = delete;
+    FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+  private:
+    unsigned state_;
+#else
+    FlushSubnormals() {}
+#endif
+};
+
 // Asks for huge pages in memory that is about to be written or read at random: a fresh 100 MB output otherwise costs
 // more in page faults than in arithmetic. A hint: nothing happens where the system does not offer it.
 inline void advise(void* data, int64_t bytes) {

@@ -127,6 +127,7 @@ typedef void (*BackwardKernel)(const Job& job, int64_t start, int64_t end, const
 inline void backward_maps(const Job& job, BackwardKernel kernel, int64_t threads) {
     const int64_t pixels = job.s.pixels(), tiles = (pixels + TILE - 1) / TILE, run = 4;
     parallel((tiles + run - 1) / run, threads, [&](int64_t item, int64_t) {
+        const FlushSubnormals flush;
         for (int64_t tile = item * run; tile < tiles && tile < (item + 1) * run; ++tile)
             kernel(job, tile * TILE, pixels, Window{nullptr, 0, 0, nullptr});
     });
@@ -139,6 +140,7 @@ void backward_bands(const Job& job, int64_t block, BackwardKernel kernel, int64_
     const int64_t size = window_rows(s) * s.pitch() * block;
     for (int64_t parity = 0; parity < 2; ++parity)
         parallel((bands(s) + 1 - parity) / 2, threads, [&](int64_t item, int64_t thread) {
+            const FlushSubnormals flush;
             const int64_t index = 2 * item + parity;
             const Band area = band(s, index);
             Window window{windows + thread * size, area.low, area.high, left + index * band_tiles(s) * s.taps()};

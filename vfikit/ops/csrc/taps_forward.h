@@ -228,6 +228,7 @@ int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_
             if (block == 16) pack<Op, 16>(s, frame, job.first, threads, packed);
             const ForwardKernel kernel = choose(block);
             parallel((bands + BANDS - 1) / BANDS, threads, [&](int64_t item, int64_t) {
+                const FlushSubnormals flush;
                 for (int64_t band = item * BANDS; band < bands && band < (item + 1) * BANDS; ++band)
                     kernel(job, band * BAND);
             });
