@@ -25,8 +25,8 @@ def adacof(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, di
 
     Types may differ (a float16 frame with float32 maps): all is computed in the widest of them, float32 at least; the
     result has ``input``'s type, each gradient its tensor's. A NaN offset gives NaN where its weight is used; an
-    infinite one reads the border. The CPU kernels count subnormal numbers as zero. On CUDA the input's gradient is summed in no fixed order, unless
-    ``torch.use_deterministic_algorithms`` asks for one.
+    infinite one reads the border. The CPU kernels count subnormal numbers as zero. On CUDA the input's gradient is
+    summed in no fixed order, unless ``torch.use_deterministic_algorithms`` asks for one.
     """
     check_floating("adacof", input, weight, offset_i, offset_j)
     taps = weight.shape[1] if weight.ndim == 4 else -1
