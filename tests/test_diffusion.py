@@ -90,7 +90,8 @@ def test_paste_and_quantise() -> None:
     assert all((x[:, 0] == 1).all() for x in seen)
     ones = (1 / SCHEDULE.alphas_cumprod[made[0].t].sqrt()).to(x := made[0].predicted[:, 0])
     torch.testing.assert_close(x, ones.expand(2, 4, 4))
-    *_, end = trajectory(oracle, start(), SCHEDULE, Sampling("ddim", 4), quantise=lambda x: x.round())
+    up = Sampling("ddim", 4)  # 0.5 lies between two codes: a tenth more does not
+    *_, end = trajectory(oracle, start(), SCHEDULE, up, quantise=lambda x: (x + 0.1).round())
     torch.testing.assert_close(end.predicted, torch.tensor([1.0, -1, 2])[None, :, None, None].expand(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"quantise with sampler 'dpm\+\+', expected 'ddim'"):
         sample(oracle, start(), SCHEDULE, Sampling("dpm++", 4), quantise=lambda x: x)
