@@ -35,7 +35,7 @@ def run(main: Callable[[Config], None], config_type: type[Config]) -> None:
 
     config = tyro.cli(config_type, description=sys.modules[main.__module__].__doc__)
     keep_freed_memory()
-    torch.set_flush_denormal(True)  # the softmax of a trained net makes many, and each takes a hundred times as long
+    torch.set_flush_denormal(True)  # slow, and the softmax of a trained net makes many
     try:
         check_values(config)
         main(config)

@@ -83,6 +83,16 @@ def test_a_plan_says_what_work_it_leaves(measured):
     assert plan(net, coupling, {}, "sensitivity", 1.5, 1.2, CALL, losses=losses).missed is None
 
 
+def test_a_plan_goes_past_the_ratio_for_work(measured):
+    """Parameters fall as far as work has to: both paths have as much of either."""
+    net, coupling, _, losses, _, _ = measured
+    made = plan(net, coupling, {}, "sensitivity", 1.5, 3.0, CALL, losses=losses)
+    cut = slice_channels(net, {group: range(n) for group, n in made.counts.items()})
+    assert macs(net, CALL) / macs(cut, CALL) >= 3.0
+    assert sum(p.numel() for p in net.parameters()) / made.parameters > 1.5 * 1.02
+    assert made.missed is None
+
+
 def test_a_plan_needs_the_losses_of_all_groups(measured):
     net, coupling, groups, losses, _, _ = measured
     with pytest.raises(ValueError, match="rule is 'sensitivity', expected losses of every group"):
