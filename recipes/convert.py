@@ -16,6 +16,7 @@ import tyro
 from vfikit import checkpoints
 from vfikit.files import InputError, check_place
 from vfikit.models import PRESETS, build
+from vfikit.models.pretrained import read_metadata
 from vfikit.recipe import build_on_meta, run
 
 
@@ -35,6 +36,8 @@ def main(config: Config) -> None:
     if config.output.suffix != ".safetensors":
         raise InputError(f"{config.output}: expected a name that ends in .safetensors")
     check_place(config.output)
+    if (kind := written_by_vfikit(config.source)) is not None:
+        raise InputError(f"{config.source}: is a file of vfikit already ({kind}), expected a published one")
     build_on_meta(config.model, config.preset)  # an unknown name is said before the file is read
     try:
         model = checkpoints.load_published(build(config.model, config.preset), config.source)
@@ -48,6 +51,15 @@ def main(config: Config) -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     size = config.output.stat().st_size
     print(f"{config.output}: {config.model}, preset {config.preset}, {count:,} parameters, {size:,} bytes")
+
+
+def written_by_vfikit(source: Path) -> str | None:
+    """The class of the network in the file, if it is one that ``checkpoints.save`` wrote."""
+    if source.suffix != ".safetensors" or not source.is_file():
+        return None
+    with contextlib.suppress(InputError):
+        return str(read_metadata(source)["model"])
+    return None
 
 
 def fits(source: Path) -> list[str]:

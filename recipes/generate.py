@@ -85,6 +85,8 @@ def check(config: Config) -> Fraction:
     """What can be seen to be wrong before anything is done; the frame rate."""
     recipe.at_least(config, 1, "num_frames", "begin_frames", "height", "width", "steps")
     recipe.at_least(config, 0, "sheet")
+    if config.text_encoder is not None and config.prompt is None:
+        raise InputError("--text-encoder: reads the prompt, expected --prompt beside it")
     rate = recipe.frame_rate("--fps", config.fps)
     generation.check(recipe.build_on_meta(config.model, config.preset))
     for path in (config.output, sheet_path(config))[: 1 + (config.sheet > 0)]:

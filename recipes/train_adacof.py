@@ -95,6 +95,7 @@ def main(config: Config) -> None:
     config, state = settings(config, {"steps": 20_000, "validation": "synthetic"})
     if TASKS.get(config.model, interpolation) is not interpolation:  # unknown names are said by build
         raise InputError(f"--model {config.model}: expected adacof, one of its forms or cdfi")
+    recipe.at_least(config, 7, "crop")  # the window of SSIM
     data = open_triplets(config.data, "train", config.crop, config.seed)
     validation = open_triplets(config.validation or "synthetic", "test", config.crop, config.seed)
     accelerate = accelerator(config)

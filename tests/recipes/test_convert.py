@@ -45,6 +45,14 @@ def test_a_file_of_another_model_names_the_right_one(tmp_path: Path) -> None:
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_file_of_vfikit_is_called_that(tmp_path: Path) -> None:
+    checkpoints.save(build("adacof", "small"), tmp_path / "net.safetensors")
+    done = recipe(SCRIPT, "net.safetensors", "out.safetensors", folder=tmp_path)
+    assert done.code == 2
+    assert "net.safetensors: is a file of vfikit already (AdaCoFNet), expected a published one" in done.stderr
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -163,6 +163,14 @@ def test_steps_are_for_models_that_sample(tmp_path: Path) -> None:
     assert "--steps: got (2,) for adacof, expected numbers for a model that samples" in done.stderr
 
 
+def test_more_steps_than_the_schedule_has(tmp_path: Path) -> None:
+    given = ("--model", "ldmvfi", "--size", "32", "--limit", "1", "--steps", "2", "5000", "--out", "out")
+    done = recipe(SCRIPT, *given, folder=tmp_path)
+    assert done.code == 2
+    assert "--steps: got 5000, expected at most 1000" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_clips_with_holes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     checkpoints.save(build("e2fgvi-hq", "small"), tmp_path / "net.safetensors")

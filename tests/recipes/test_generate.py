@@ -61,6 +61,7 @@ def test_from_an_image_into_a_folder(tmp_path: Path, weights: Path) -> None:
         (("o.mp4", "--sheet", "-1"), "--sheet is -1, expected at least 0"),
         (("o.mp4", "--preset", "published"), "no weights ship with vfikit; give --checkpoint"),
         (("o.mp4", "--begin", "none.png", "--checkpoint", "TOY"), "none.png"),
+        (("o.mp4", "--text-encoder", "openai/clip"), "--text-encoder: reads the prompt, expected --prompt beside it"),
         (("o.mp4", "--prompt", "a cat", "--checkpoint", "TOY"), "got a prompt, but this model reads no text"),
         (("o.mp4", "--height", "9", "--checkpoint", "TOY"), "9 x 12 pixels, expected multiples of 4 and 4"),
     ],

@@ -168,6 +168,7 @@ def test_learning_rates() -> None:
         (("--vgg-weights", "absent.pth"), "absent.pth: no such file"),
         (("--data", "pictures"), "pictures/a/im2.png: cannot be read as an image"),
         (("--data", "small", "--crop", "64"), "frames are 40x40, expected at least the crop, 64x64"),
+        (("--crop", "6"), "--crop is 6, expected at least 7"),
         (("--init", "absent.safetensors"), "absent.safetensors"),
         (("--steps", "3", "--lr", "1e30", "--out", "hot"), "the loss is nan"),
     ],
