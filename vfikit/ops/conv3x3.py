@@ -13,7 +13,7 @@ from . import _cpu
 
 # Where ``Conv3x3`` takes the kernel. Fewer channels or outputs a group, and reading and writing the tiles costs what
 # the products save; fewer tiles of 2x2 pixels, and transforming the weights does.
-LEAST_CHANNELS, LEAST_TILES = 48, 128
+LEAST_CHANNELS, LEAST_TILES = 48, 64
 
 
 def conv3x3(
