@@ -122,7 +122,7 @@ class Attention(nn.Module):
         self.heads, self.window, self.focal_window = ours.heads, ours.window, ours.focal_window
         self.qkv, self.proj = ours.qkv, ours.proj
 
-    def forward(self, x: Tensor, pooled: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, pooled: list[Tensor], keep: int | None = None) -> Tensor:
         _, frames, height, width, _ = x.shape
         q, *keys = self.qkv(x).chunk(3, dim=-1)
         levels = self.qkv(pooled[0]).chunk(3, dim=-1)[1:]
@@ -136,7 +136,7 @@ class Attention(nn.Module):
         attended = logits.softmax(-1) @ v
         rows, columns = height // self.window[0], width // self.window[1]
         sizes = {"r": rows, "c": columns, "t": frames, "i": self.window[0], "j": self.window[1]}
-        return self.proj(rearrange(attended, "(n r c) h (t i j) d -> n t (r i) (c j) (h d)", **sizes))
+        return self.proj(rearrange(attended, "(n r c) h (t i j) d -> n t (r i) (c j) (h d)", **sizes))[:, :keep]
 
     def apart(self, x: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (B * windows, heads, T, tokens, C / heads)."""

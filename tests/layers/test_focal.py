@@ -42,6 +42,15 @@ def test_keys(window: tuple[int, int], size: tuple[int, int]) -> None:
         assert found == seen_by_hand(layer, size, row, column)
 
 
+@pytest.mark.parametrize("size", [(5, 9), (3, 30), (14, 6)])
+def test_no_place_of_a_small_map_is_read_twice(size: tuple[int, int]) -> None:
+    """A window that comes round to itself counts the places that it sees again."""
+    keys = FocalAttention(4, 1, (5, 9), (5, 9)).keys(size, [])
+    for places, counts in zip(keys.places, keys.counts):
+        seen = places[counts > 0].tolist()
+        assert len(seen) == len(set(seen))
+
+
 @pytest.mark.parametrize("extent", [(5, 9), (4, 6), (1, 1)])
 def test_pooled_keys(extent: tuple[int, int]) -> None:
     layer = FocalAttention(4, 1, (2, 2), extent)
@@ -116,6 +125,15 @@ def test_block_of_any_size_and_gradients() -> None:
     assert all(gradient.abs().max() > 0 for gradient in gradients)
     pooled = WindowPooling((2, 3), 2).double()(x)[0]
     assert pooled.shape == (2, 2, 2, 2, 8)
+
+
+def test_only_kept_frames_come_back() -> None:
+    torch.manual_seed(0)
+    block = FocalBlock(8, 2, (2, 3), (3, 3), 2, FusionFeedForward(8, 2, 7, 3, 3)).double()
+    x = torch.randn(2, 3, 4, 5, 8, dtype=torch.float64)
+    assert torch.allclose(block(x, (12, 14), 1), block(x, (12, 14))[:, :1], atol=1e-12)
+    with torch.no_grad():
+        assert torch.allclose(block(x, (12, 14), 2), block(x, (12, 14))[:, :2], atol=1e-12)
 
 
 def test_errors() -> None:

@@ -69,6 +69,27 @@ def test_each_frame_is_encoded_once_and_only_holes_are_decoded() -> None:
     assert sum(call.args[0].shape[1] - 1 for call in flows.call_args_list) == 6  # pairs of frames 0 to 6
 
 
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [((0, 20), (0, 28)), ((7, 8), (13, 14)), ((0, 3), (24, 28)), ((10, 17), (5, 6))]
+)
+def test_a_part_is_decoded_as_within_the_whole(corners: bool, rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    net = toy(corners=corners)
+    features = torch.randn(1, 2, net.config.features, 5, 7)
+    with torch.no_grad():
+        whole, part = net.decode(features), net.decode(features, (slice(*rows), slice(*columns)))
+    torch.testing.assert_close(part, whole[..., slice(*rows), slice(*columns)])
+
+
+def test_no_more_is_decoded_than_holds_the_holes() -> None:
+    frames, masks = clip(3)
+    masks[:, 1, :, 12:14, 3] = 1
+    net = toy()
+    with mock.patch.object(net, "decode", wraps=net.decode) as decode:
+        net.inpaint(frames, masks, dilation=1)
+    assert decode.call_args.args[1] == (slice(5, 15), slice(2, 16))
+
+
 def test_a_clip_without_holes_is_not_touched() -> None:
     frames, masks = clip(3)
     net = toy()

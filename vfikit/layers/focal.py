@@ -24,7 +24,8 @@ Size = tuple[int, int]
 class FocalBlock(nn.Module):
     """Attention and fusion feed-forward, each after a norm and with a residual.
 
-    ``forward(x (B, T, H, W, C), size)``: ``size`` is that of the feature map whose patches the tokens are.
+    ``forward(x (B, T, H, W, C), size, keep=None)``: ``size`` is that of the feature map whose patches the tokens are.
+    The result is of the first ``keep`` frames (all: None); all are looked at.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class FocalBlock(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = feed_forward
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:
+    def forward(self, x: Tensor, size: Size, keep: int | None = None) -> Tensor:
         normed = self.norm1(x)
-        x = x + self.attn(normed, self.pool(normed))
+        x = x[:, :keep] + self.attn(normed, self.pool(normed), keep)
         return x + self.mlp(self.norm2(x).flatten(0, 1), size).view_as(x)
 
 
@@ -88,7 +89,8 @@ class FocalAttention(nn.Module):
 
     Each window of all frames attends to its own tokens, to those up to half a window around it, and on each pooled map
     to ``focal_window`` tokens around its own. ``qkv`` gives queries, keys and values one after the other, each head by
-    head. Published, some of the surrounding tokens count twice; without ``count_twice`` all count once.
+    head. Published, some of the surrounding tokens count twice; without ``count_twice`` all count once. Only the first
+    ``keep`` frames ask (all: None), and only theirs come back.
     """
 
     def __init__(self, channels: int, heads: int, window: Size, focal_window: Size, count_twice: bool = True) -> None:
@@ -101,7 +103,7 @@ class FocalAttention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor, pooled: Sequence[Tensor] = ()) -> Tensor:
+    def forward(self, x: Tensor, pooled: Sequence[Tensor] = (), keep: int | None = None) -> Tensor:
         items, _, height, width, _ = x.shape
         keys = self.keys((height, width), [(p.shape[2], p.shape[3]) for p in pooled], x.device)
         rows = self.rows(x, pooled)
@@ -110,7 +112,8 @@ class FocalAttention(nn.Module):
             """(windows, B, heads, T * tokens, C / heads), of the windows of this index."""
             some = Keys(*(part[index] for part in keys))
             q, k, v = self.project(x, rows, some)
-            attended = functional.scaled_dot_product_attention(q, k, v, self.bias(some, q))
+            q = q[:, :, : None if keep is None else keep * some.queries.shape[1]]
+            attended = functional.scaled_dot_product_attention(q, k, v, self.bias(some, k))
             return attended.unflatten(0, (items, -1)).transpose(0, 1)
 
         attended = in_turn(attend, torch.arange(len(keys.queries), device=x.device), 1)
@@ -141,12 +144,11 @@ class FocalAttention(nn.Module):
         q, k, v = (rearrange(g, "n w t p (h d) -> (n w) h (t p) d", h=self.heads) for g in gathered)
         return q, k, v
 
-    def bias(self, keys: Keys, queries: Tensor) -> Tensor:
+    def bias(self, keys: Keys, k: Tensor) -> Tensor:
         """What is added to the logits, (B * windows, 1, 1, T * K): a key that counts twice is twice in the softmax."""
-        windows, own = keys.queries.shape
-        exact = keys.counts.to(torch.promote_types(queries.dtype, torch.float32)).log()
-        bias = exact.repeat(queries.shape[0] // windows, queries.shape[2] // own)
-        return bias.to(queries.dtype)[:, None, None]
+        windows, places = keys.places.shape
+        exact = keys.counts.to(torch.promote_types(k.dtype, torch.float32)).log()
+        return exact.repeat(k.shape[0] // windows, k.shape[2] // places).to(k.dtype)[:, None, None]
 
     def keys(self, size: Size, pooled: Sequence[Size], device: torch.device | None = None) -> Keys:
         """Of a map of ``size`` tokens and its pooled maps, one after the other in a frame's list of tokens."""
@@ -157,6 +159,8 @@ class FocalAttention(nn.Module):
         queries, _ = _places(size, [rows[i] * own for i, own in enumerate(self.window)], self.window)
         starts = [rows[i] * own - reach[i] for i, own in enumerate(self.window)]
         torus = [len(rows[0]) * own_height, len(rows[1]) * own_width]
+        for axis, length in enumerate(torus):
+            around = _ring(around, axis, length)
         parts = [_places(size, starts, (around.shape[0], around.shape[1]), torus)]
         parts[0] = (parts[0][0], parts[0][1] * around.flatten())
         before = height * width
@@ -187,6 +191,14 @@ def _places(
         place = place if torus is None else place % torus[axis]
         sides.append((place.clamp(max=size[axis] - 1), place < size[axis]))
     return _grid(size, sides)
+
+
+def _ring(counts: Tensor, axis: int, length: int) -> Tensor:
+    """Counts along an axis that goes round a ring of ``length``: those of one place are added."""
+    steps = torch.arange(counts.shape[axis], device=counts.device)
+    shape = list(counts.shape)
+    shape[axis] = min(shape[axis], length)
+    return counts.new_zeros(shape).index_add(axis, steps % length, counts)
 
 
 def _neighbours(size: Size, centres: Sequence[Tensor], extent: Size) -> tuple[Tensor, Tensor]:
@@ -233,10 +245,12 @@ class FusionFeedForward(nn.Module):
         self.join, self.cut = JoinPatches(stride, padding), CutPatches(kernel_size, stride, padding)
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
-        return in_turn(lambda x: self.mix(x, size), x)
+        widen, narrow = to_patches(self.conv1, self.kernel_size), from_patches(self.conv2, self.kernel_size)
 
-    def mix(self, x: Tensor, size: Size) -> Tensor:
-        patches = to_patches(x, self.conv1, self.kernel_size)
-        once = torch.ones(1, *patches.shape[1:5], 1, dtype=patches.dtype, device=patches.device)
-        fused = self.join(patches, size) / self.join(once, size)  # by how many patches overlap
-        return from_patches(self.cut(functional.gelu(fused)), self.conv2)  # on the map: each number once
+        def mixed(x: Tensor) -> Tensor:
+            patches = widen(x)
+            once = torch.ones(1, *patches.shape[1:5], 1, dtype=patches.dtype, device=patches.device)
+            fused = self.join(patches, size) / self.join(once, size)  # by how many patches overlap
+            return narrow(self.cut(functional.gelu(fused)))  # on the map: each number once
+
+        return in_turn(mixed, x)

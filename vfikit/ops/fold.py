@@ -108,7 +108,8 @@ class SoftSplit(nn.Module):
         channels = self.embedding.in_features // self.cut.kernel_size**2
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"SoftSplit: x is {tuple(x.shape)}, expected (N, {channels}, H, W)")
-        return in_turn(lambda x: from_patches(self.cut(x), self.embedding), x.permute(0, 2, 3, 1))
+        embed = from_patches(self.embedding, self.cut.kernel_size)
+        return in_turn(lambda x: embed(self.cut(x)), x.permute(0, 2, 3, 1))
 
 
 class SoftComposition(nn.Module):
@@ -121,21 +122,18 @@ class SoftComposition(nn.Module):
         self.join = JoinPatches(stride, padding)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        def composed(tokens: Tensor) -> Tensor:
-            return self.join(to_patches(tokens, self.embedding, self.kernel_size), size)
-
-        return in_turn(composed, tokens).permute(0, 3, 1, 2)
+        patches = to_patches(self.embedding, self.kernel_size)
+        return in_turn(lambda tokens: self.join(patches(tokens), size), tokens).permute(0, 3, 1, 2)
 
 
-def from_patches(patches: Tensor, linear: nn.Linear) -> Tensor:
-    """``linear``, whose columns are (channel, row, column), of patches (.., k, k, C): (.., out)."""
-    kernel, channels = patches.shape[-2:]
-    weight = linear.weight.unflatten(1, (channels, kernel**2)).transpose(1, 2).flatten(1)
-    return functional.linear(patches.flatten(-3), weight, linear.bias)
+def from_patches(linear: nn.Linear, kernel: int) -> Callable[[Tensor], Tensor]:
+    """``linear``, whose columns are (channel, row, column), as a function of patches (.., k, k, C): (.., out)."""
+    weight = linear.weight.unflatten(1, (-1, kernel**2)).transpose(1, 2).flatten(1)
+    return lambda patches: functional.linear(patches.flatten(-3), weight, linear.bias)
 
 
-def to_patches(tokens: Tensor, linear: nn.Linear, kernel: int) -> Tensor:
-    """``linear``, whose outputs are (channel, row, column), of tokens (.., in): patches (.., k, k, C)."""
+def to_patches(linear: nn.Linear, kernel: int) -> Callable[[Tensor], Tensor]:
+    """``linear``, whose outputs are (channel, row, column), as a function of tokens (.., in): patches (.., k, k, C)."""
     weight = linear.weight.unflatten(0, (-1, kernel**2)).transpose(0, 1).flatten(0, 1)
     bias = None if linear.bias is None else linear.bias.unflatten(0, (-1, kernel**2)).t().flatten()
-    return functional.linear(tokens, weight, bias).unflatten(-1, (kernel, kernel, -1))
+    return lambda tokens: functional.linear(tokens, weight, bias).unflatten(-1, (kernel, kernel, -1))

@@ -10,24 +10,24 @@ The two models differ in what follows the soft composition: a learned map of one
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from ...inference import pad_to_multiple
+from ...inference import WHOLE, Box, pad_to_multiple
 from ...layers.focal import FocalBlock, FusionFeedForward
 from ...layers.propagation import BidirectionalPropagation, DeformableAlignment
 from ...layers.spynet import SPyNet
 from ...ops import Conv3x3, SoftComposition, SoftSplit
 from ...ops.fold import in_turn
 from ..pretrained import Pretrained
+from .decoder import SLOPE, decode_within, decoder
 from .published import published_keys
 from .stream import inpaint
 from .windows import Settings
-
-SLOPE = 0.2
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class E2FGVINet(Pretrained):
         )
         self.compose = SoftComposition(config.hidden, features, *patches)
         self.refine = Conv3x3(features, features) if config.bias_map is None else BiasMap(features, config.bias_map)
-        self.decoder = _decoder(features, *config.decoder, config.corners)
+        self.decoder = decoder(features, *config.decoder, config.corners)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -153,14 +153,16 @@ class E2FGVINet(Pretrained):
         """What the transformer adds to features (B, T, C, h, w), of the first ``keep`` frames (all: None)."""
         size = (features.shape[3], features.shape[4])
         tokens = self.split(features.flatten(0, 1)).unflatten(0, features.shape[:2])
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             tokens = block(tokens, size)
-        tokens = tokens[:, :keep]
+        tokens = self.blocks[-1](tokens, size, keep)
         return self.refine(self.compose(tokens.flatten(0, 1), size)).unflatten(0, tokens.shape[:2])
 
-    def decode(self, features: Tensor) -> Tensor:
-        """Frames (B, T, 3, 4 h, 4 w) in (-1, 1) of features (B, T, C, h, w)."""
-        return in_turn(self.decoder, features.flatten(0, 1)).tanh().unflatten(0, features.shape[:2])
+    def decode(self, features: Tensor, box: Box = WHOLE) -> Tensor:
+        """Frames (B, T, 3, 4 h, 4 w) in (-1, 1) of features (B, T, C, h, w), or the rows and columns of ``box``."""
+        decode = self.decoder if box == WHOLE else partial(decode_within, self.decoder, box=box)
+        last = features.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # upsampled several times as fast
+        return in_turn(decode, last).tanh().unflatten(0, features.shape[:2])
 
     @torch.no_grad()
     def inpaint(self, frames: Tensor, masks: Tensor, **settings: Any) -> Tensor:
@@ -241,19 +243,6 @@ class BiasMap(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[2], x.shape[3])
         return x + functional.interpolate(self.bias[None], size, mode="bilinear", align_corners=False)
-
-
-def _decoder(features: int, width: int, last: int, corners: bool) -> nn.Sequential:
-    def act() -> nn.Module:
-        return nn.LeakyReLU(SLOPE, inplace=True)
-
-    def double() -> nn.Module:
-        return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=corners)
-
-    return nn.Sequential(
-        *(double(), Conv3x3(features, width), act(), Conv3x3(width, last), act()),
-        *(double(), Conv3x3(last, last), act(), nn.Conv2d(last, 3, 3, padding=1)),
-    )
 
 
 SMALL = E2FGVIConfig(

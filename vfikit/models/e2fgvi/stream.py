@@ -1,7 +1,7 @@
 """Filling a clip of any length, frame by frame in and out.
 
 Each frame is encoded once, and each flow found once, however many windows they are in; frames without a hole are never
-decoded; what no window will see again is forgotten.
+decoded, nor is more of the others than holds a window's holes; what no window will see again is forgotten.
 """
 
 from collections.abc import Iterable, Iterator
@@ -68,7 +68,7 @@ class _Frame:
     original: Tensor  # (N, 3, H, W)
     hole: Tensor  # (N, 1, h, w) of the box, grown
     features: Tensor | None = None  # (N, C, h / 4, w / 4)
-    filled: Tensor | None = None  # (N, 3, h, w) in [0, 1]: the sum of what all windows made, or their blend
+    filled: Tensor | None = None  # (N, 3, h, w) in [0, 1], in holes: the sum of what all windows made, or their blend
     visits: int = 0
 
 
@@ -112,9 +112,10 @@ class _Clip:
         features = torch.cat([features, *(self.features(k)[:, None] for k in window.references)], dim=1)
         last = wanted[-1] - window.local[0] + 1
         features = features[:, :last] + self.net.attend(features, last)
-        made = self.net.decode(features[:, [index - window.local[0] for index in wanted]])
-        for index, frame in zip(wanted, made.unbind(1), strict=True):
-            self.blend(self.frames[index], frame)
+        box = surroundings(torch.stack([self.frames[index].hole for index in wanted]), 0)
+        made = self.net.decode(features[:, [index - window.local[0] for index in wanted]], box)
+        for index, part in zip(wanted, made.unbind(1), strict=True):
+            self.blend(self.frames[index], part, box)
 
     def features(self, index: int) -> Tensor:
         features = self.frames[index].features
@@ -145,15 +146,18 @@ class _Clip:
         ahead, back = zip(*(self.flows[k] for k in local[:-1]))
         return torch.stack(ahead, dim=1), torch.stack(back, dim=1)
 
-    def blend(self, frame: _Frame, made: Tensor) -> None:
+    def blend(self, frame: _Frame, made: Tensor, box: Box) -> None:
         """All windows count alike; published, each as much as all before it, in whole grey levels."""
-        made = ((made + 1) / 2)[..., : frame.hole.shape[2], : frame.hole.shape[3]].float()
+        made = ((made + 1) / 2).float()
+        if frame.filled is None:
+            frame.filled = made.new_zeros(*made.shape[:2], *frame.hole.shape[2:])
+        filled = frame.filled[..., box[0], box[1]]
         if self.settings.padding == "published":
             made = (255 * made).floor() / 255
-            frame.filled = made if frame.filled is None else (frame.filled + made) / 2
+            filled.copy_((filled + made) / 2 if frame.visits else made)
             frame.visits = 1
         else:
-            frame.filled = made if frame.filled is None else frame.filled + made
+            filled.add_(made)
             frame.visits += 1
 
     def finished(self, index: int) -> Tensor:
