@@ -173,9 +173,10 @@ VFIKIT_DISPATCH(block_kernel, block_body, (const Job& job, int64_t block, float*
 
 inline int forward(Job job, int64_t threads) {
     const Shape& s = job.s;
-    const int64_t number = sizeof(float), workers = threads < 1 ? 1 : threads, fair = parts(s.tiles(), workers);
+    const int64_t number = sizeof(float), workers = threads < 1 ? 1 : threads;
     const int64_t most = CACHE / (COEFFICIENTS * (job.tile_step() + job.sum_step()) * number);
-    job.tiles = round_up(most < fair ? most : fair, product::ROWS);
+    const int64_t blocks = round_up(parts(s.tiles(), most), workers);  // as many for each thread
+    job.tiles = round_up(parts(s.tiles(), blocks), product::ROWS);
     job.outputs = job.most_outputs();
     const int64_t scratch = job.scratch();
     const Scratch kernels(job.slices() * COEFFICIENTS * job.kernels_step() * number), work(workers * scratch * number);

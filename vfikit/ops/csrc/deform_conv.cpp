@@ -37,11 +37,13 @@ inline void backward_exact(const Backward<double>& job, int64_t slice, char* scr
 
 // The weights of all slices: `by_depth` as (tap and channel, padded outputs), else as (output, padded depth).
 template <class T>
-void pack(const Shape& s, const Slices& slices, const T* weight, bool by_depth, int64_t padded, T* to) {
+void pack(const Shape& s, const Slices& slices, const T* weight, bool by_depth, int64_t padded, T* packed,
+          int64_t threads) {
     const int64_t size = by_depth ? slices.depth * padded : s.group_outputs() * padded;
-    memset(static_cast<void*>(to), 0, slices.count * size * sizeof(T));
-    for (int64_t index = 0; index < slices.count; ++index, to += size) {
+    parallel(slices.count, threads, [&](int64_t index, int) {
         const Slice slice = slices(s, index);
+        T* to = packed + index * size;
+        memset(static_cast<void*>(to), 0, size * sizeof(T));
         for (int64_t o = 0; o < s.group_outputs(); ++o)
             for (int64_t c = 0; c < slice.count; ++c) {
                 const int64_t channel = slice.first + c - slice.group * s.group_channels();
@@ -51,7 +53,7 @@ void pack(const Shape& s, const Slices& slices, const T* weight, bool by_depth, 
                     to[by_depth ? k * padded + o : o * padded + k] = from[t];
                 }
             }
-    }
+    });
 }
 
 template <class T>
@@ -85,7 +87,7 @@ int forward(Forward<T> job, const T* input, const T* weight, Kernel kernel, int6
     const Scratch packed(slices.count * slices.depth * job.outputs * number), work(workers * job.scratch());
     const Scratch frames((held * job.frame_size() + SLICE) * number);
     if (!packed.as<T>() || !work.as<char>() || !frames.as<T>()) return 1;
-    pack(s, slices, weight, true, job.outputs, packed.as<T>());
+    pack(s, slices, weight, true, job.outputs, packed.as<T>(), threads);
     memset(frames.as<char>(), 0, (held * job.frame_size() + SLICE) * number);
     memset(work.as<char>(), 0, workers * job.scratch());
     job.weights = packed.as<T>(), job.frames = frames.as<T>();
@@ -151,7 +153,7 @@ int backward(Backward<T> job, const T* grad, const T* input, const T* weight, T*
     const Scratch partial(held * job.partial_size() * number);
     for (const Scratch* each : {&packed, &work, &frames, &to_frames, &grads, &gradient, &partial})
         if (!each->template as<char>()) return 1;
-    pack(s, slices, weight, false, job.padded_depth(), packed.as<T>());
+    pack(s, slices, weight, false, job.padded_depth(), packed.as<T>(), threads);
     memset(frames.as<char>(), 0, frames_size * number), memset(grads.as<char>(), 0, BAND * step * number);
     memset(gradient.as<char>(), 0, gradient_size * number), memset(work.as<char>(), 0, workers * job.scratch());
     job.weights = packed.as<T>(), job.frames = frames.as<T>(), job.grads = grads.as<T>(), job.partial = partial.as<T>();
