@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vfikit.layers import KernelEstimator
+from vfikit.layers.kernel_estimator import TapSoftmax
 
 HEADS = {"weight": ((5, 4), 9, "softmax"), "offset": ((3,), 9, "none"), "mask": ((4, 4), 1, "sigmoid")}
 
@@ -24,6 +25,17 @@ def test_maps(size: tuple[int, int]) -> None:
     assert maps["weight"].min() > 0
     assert 0 < maps["mask"].min() <= maps["mask"].max() < 1
     assert maps["offset"].min() < 0 or maps["offset"].max() > 1
+
+
+def test_maps_leave_in_one_layout() -> None:
+    """As the convolutions write them: the softmax does not copy to planes what the sampling reads as it is."""
+    net = estimator().to(memory_format=torch.channels_last)
+    maps = net(torch.rand(2, 6, 8, 8, dtype=torch.float64))
+    for name in ("weight", "offset"):
+        assert maps[name].is_contiguous(memory_format=torch.channels_last)
+    logits = torch.rand(2, 9, 5, 4, dtype=torch.float64)
+    for given in (logits, logits.to(memory_format=torch.channels_last)):
+        torch.testing.assert_close(TapSoftmax()(given), logits.softmax(1))
 
 
 def test_encode_and_predict_are_forward() -> None:

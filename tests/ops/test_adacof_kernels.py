@@ -20,12 +20,12 @@ from .test_adacof import differentiate
 def test_kernel_symbols_are_those_of_the_ops() -> None:
     """Every op has its four C symbols, and nothing else is exported but OBProxSG's two phases and the hash.
 
-    Of conv3x3, all but the forward pass in float32 is torch's.
+    Of conv3x3, all but the forward pass in float32 is torch's; adacof's in float32 also takes channels-last maps.
     """
     ops = {row.op for row in backends()} - {"conv3x3"}
     expected = {f"vfikit_{op}_{way}_{kind}" for op in ops for way in ("forward", "backward") for kind in ("f32", "f64")}
     expected |= {f"vfikit_obproxsg_{phase}_{kind}" for phase in ("prox", "orthant") for kind in ("f32", "f64")}
-    expected |= {"vfikit_conv3x3_forward_f32", "vfikit_source_hash"}
+    expected |= {"vfikit_conv3x3_forward_f32", "vfikit_adacof_forward_last_f32", "vfikit_source_hash"}
     library = _cpu.load()[0]
     assert all(hasattr(library, name) for name in expected)
     if shutil.which("nm"):
@@ -42,10 +42,40 @@ def test_subnormal_weights_count_as_zero_inside_alone() -> None:
     assert (torch.tensor(1e-39) * 1.0).item() > 0
 
 
+def check_maps_in_either_layout(shape: tuple[int, ...]) -> None:
+    image, *maps = make(shape, spread=15.0)
+    last = [t.to(memory_format=torch.channels_last) for t in maps]
+    expected = adacof(image, *maps, shape[-1])
+    assert torch.equal(adacof(image, *last, shape[-1]), expected)
+    assert torch.equal(adacof(image, maps[0], *last[1:], shape[-1]), expected)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 3, 150, 90, 5, 1)], ids=str)
+@pytest.mark.parametrize("count", [1, 2])
+def test_maps_in_either_layout(shape: tuple[int, ...], count: int, threads: Callable[[int], None]) -> None:
+    threads(count)
+    check_maps_in_either_layout(shape)
+
+
+@needs_kernels
+def test_channels_last_maps_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a copy to planes, which takes as long as the sampling."""
+    launched = []
+    monkeypatch.setattr(_cpu, "launch", lambda name, tensors, sizes: launched.append((name, tensors)))
+    image, *maps = make(SHAPES[1])
+    maps = [t.to(memory_format=torch.channels_last) for t in maps]
+    adacof(image, *maps)
+    ((name, tensors),) = launched
+    assert name == "adacof_forward_last"
+    assert [t.data_ptr() for t in tensors[1:4]] == [t.data_ptr() for t in maps]
+
+
 @needs_kernels
 @pytest.mark.parametrize("level", ["0", "1", "2"])
 def test_kernel_of_every_instruction_set(level: str) -> None:
-    kernels.instruction_set(level, "adacof")
+    either = "from tests.ops.test_adacof_kernels import check_maps_in_either_layout as either"
+    kernels.instruction_set(level, "adacof", either, "for shape in SHAPES: either(shape)")
 
 
 @needs_kernels

@@ -89,7 +89,16 @@ def upsample() -> nn.Upsample:
     return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
 
 
+class TapSoftmax(nn.Module):
+    """Softmax over the channels. Where they lie side by side it stays so, which ``nn.Softmax`` would copy to planes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_contiguous(memory_format=torch.channels_last):
+            return x.permute(0, 2, 3, 1).softmax(-1).permute(0, 3, 1, 2)
+        return x.softmax(1)
+
+
 def head(in_channels: int, widths: Widths, outputs: int, activation: str) -> nn.Sequential:
-    last: dict[str, list[nn.Module]] = {"softmax": [nn.Softmax(dim=1)], "sigmoid": [nn.Sigmoid()], "none": []}
+    last: dict[str, list[nn.Module]] = {"softmax": [TapSoftmax()], "sigmoid": [nn.Sigmoid()], "none": []}
     final = Conv3x3(widths[-1], outputs)
     return nn.Sequential(*convolutions(in_channels, widths), upsample(), final, *last[activation])

@@ -1,7 +1,7 @@
 """AdaCoF sampling (arXiv:1907.10244): every output pixel is a weighted sum of F * F free bilinear taps."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -172,13 +172,26 @@ def _backward_flops(
     return 2 * _flops(input_shape, weight_shape)
 
 
-def _native_forward(launch: Launch, input: Tensor, *maps: Tensor, dilation: int) -> Tensor:
-    stored = stored_type(launch, input, *maps)
-    tensors = [t.to(stored).contiguous() for t in (input, *maps)]
+# Maps whose taps lie side by side, as channels-last networks write them, are laid out as planes chunk by chunk, anew
+# for every few channels. One copy of all beforehand costs less for many channels, but much more for many taps.
+FEW_CHANNELS, MANY_TAPS = 4, 64
+
+
+def _read_in_place(input: Tensor, maps: Sequence[Tensor]) -> bool:
+    if input.shape[1] > FEW_CHANNELS and maps[0].shape[1] < MANY_TAPS:
+        return False
+    return all(t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous() for t in maps)
+
+
+def _native_forward(launch: Launch, input: Tensor, *inputs: Tensor, dilation: int) -> Tensor:
+    stored = stored_type(launch, input, *inputs)
+    image, *maps = (t.to(stored) for t in (input, *inputs))
+    last = launch is _cpu.launch and stored is torch.float32 and _read_in_place(image, maps)
+    tensors = [image.contiguous(), *(t if last else t.contiguous() for t in maps)]
     output = tensors[0].new_empty(*input.shape[:2], *maps[0].shape[2:])
     sizes = (*input.shape, math.isqrt(maps[0].shape[1]), *output.shape[2:], dilation)
     if output.numel():
-        launch("adacof_forward", (*tensors, output), sizes)
+        launch(f"adacof_forward{'_last' * last}", (*tensors, output), sizes)
     return output.to(input.dtype)
 
 

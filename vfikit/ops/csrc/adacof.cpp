@@ -25,7 +25,7 @@ struct AdaCoF {
 
     template <class V, class T>
     static VFIKIT_INLINE V weight(const JobOf<T>& job, int64_t row, int64_t column, int64_t pixel, int64_t left) {
-        return load_some<V>(job.weight + (row * job.s.kernel + column) * job.s.pixels() + pixel, left);
+        return load_some<V>(job.weight + (row * job.s.kernel + column) * job.step + pixel, left);
     }
 
     template <class V, class T>
@@ -43,7 +43,7 @@ VFIKIT_BACKWARD(AdaCoF)
 template <class T>
 JobOf<T> job_of(const Shape& s, const T* weight, const T* offset_i, const T* offset_j) {
     JobOf<T> job = {};
-    job.s = s, job.weight = weight, job.offset_i = offset_i, job.offset_j = offset_j;
+    job.s = s, job.step = s.pixels(), job.weight = weight, job.offset_i = offset_i, job.offset_j = offset_j;
     return job;
 }
 
@@ -69,6 +69,17 @@ VFIKIT_API int vfikit_adacof_forward_f32(const float* input, const float* weight
     Job job = job_of(s, weight, offset_i, offset_j);
     job.output = output;
     return vfikit::taps::forward<AdaCoF>(job, input, forward_kernel, threads);
+}
+
+// The same where the taps of a pixel lie side by side in the maps, as channels-last networks write them.
+VFIKIT_API int vfikit_adacof_forward_last_f32(const float* input, const float* weight, const float* offset_i,
+                                              const float* offset_j, float* output, int64_t batch, int64_t channels,
+                                              int64_t height, int64_t width, int64_t kernel, int64_t out_height,
+                                              int64_t out_width, int64_t dilation, int64_t threads) {
+    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0, AdaCoF::RING};
+    Job job = job_of(s, weight, offset_i, offset_j);
+    job.output = output;
+    return vfikit::taps::forward<AdaCoF>(job, input, forward_kernel, threads, true);
 }
 
 VFIKIT_API int vfikit_adacof_forward_f64(const double* input, const double* weight, const double* offset_i,

@@ -65,7 +65,7 @@ template <class T>
 JobOf<T> job_of(const Shape& s, const T* vertical, const T* horizontal, const T* offset_x, const T* offset_y,
                 const T* mask) {
     JobOf<T> job = {};
-    job.s = s, job.vertical = vertical, job.horizontal = horizontal;
+    job.s = s, job.step = s.pixels(), job.vertical = vertical, job.horizontal = horizontal;
     job.offset_i = offset_x, job.offset_j = offset_y, job.weight = mask;
     return job;
 }

@@ -32,6 +32,8 @@ struct JobOf {
     const T* packed;  // the ring's first pixel
     const T *weight, *offset_i, *offset_j;  // F * F maps each; the offsets along the rows' and along the columns' axis
     const T *vertical, *horizontal;         // F maps each, of a separable op
+    int64_t step;   // from a tap's map to the next one's
+    float* planes;  // null, or where the maps of a chunk are laid out as planes, the taps of a pixel lying side by side
     T* output;
     const T* grad;
     T *grad_weight, *grad_offset_i, *grad_offset_j, *grad_vertical, *grad_horizontal;

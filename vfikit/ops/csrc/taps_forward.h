@@ -50,8 +50,8 @@ VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_
     typedef Vec<int32_t, N> I;
     const Shape& s = job.s;
     const int64_t row = tap / s.kernel, column = tap % s.kernel;
-    const float* offset_i = job.offset_i + tap * s.pixels() + start;
-    const float* offset_j = job.offset_j + tap * s.pixels() + start;
+    const float* offset_i = job.offset_i + tap * job.step + start;
+    const float* offset_j = job.offset_j + tap * job.step + start;
     const int32_t i = static_cast<int32_t>(row * s.dilation), j = static_cast<int32_t>(column * s.dilation);
     const int32_t pitch = static_cast<int32_t>(s.pitch() * B);
     for (int p = 0; p < count; p += N) {
@@ -110,7 +110,7 @@ VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, 
                           float* sums) {
     constexpr int N = PIXELS<BYTES, B>;
     typedef Sum<BYTES, B> V;
-    const int64_t step = job.s.pixels(), row = job.s.pitch() * B;
+    const int64_t step = job.step, row = job.s.pitch() * B;
     const float *above = job.packed + job.s.base() * B, *below = above + row;  // pixels (0, 0) and (1, 0)
     Reads reads[G];
     for (int g = 0; g < G; ++g) prepare_chunk<Op, BYTES, B, WHOLE>(job, grid, tap + g, start, count, reads[g]);
@@ -153,9 +153,35 @@ VFIKIT_INLINE void finish(const Job& job, int64_t start, int count, const float*
     }
 }
 
+// What lay_out fills: the three maps of a chunk as planes.
+inline int64_t planes_size(const Shape& s) { return 3 * s.taps() * CHUNK; }
+VFIKIT_INLINE void lay_out(const Job& job, int64_t start, int count) {
+    const int64_t taps = job.s.taps();
+    float* to = job.planes;
+    for (const float* map : {job.weight, job.offset_i, job.offset_j}) {
+        const float* from = map + start * taps;
+        for (int p = 0; p < count; p += 4)
+            for (int64_t t = 0; t < taps; t += 4) {
+                const float* at = from + p * taps + t;
+                if (p + 4 <= count && t + 4 <= taps)
+                    transpose(at, taps, to + t * CHUNK + p, CHUNK);
+                else
+                    for (int64_t k = 0; k < 16; ++k)
+                        if (p + k / 4 < count && t + k % 4 < taps)
+                            to[(t + k % 4) * CHUNK + p + k / 4] = at[k / 4 * taps + k % 4];
+            }
+        to += taps * CHUNK;
+    }
+}
+
 template <class Op, int BYTES, int B>
 VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
     const Shape& s = job.s;
+    Job chunk = job;
+    if (job.planes) {
+        chunk.step = CHUNK, chunk.weight = job.planes;
+        chunk.offset_i = chunk.weight + s.taps() * CHUNK, chunk.offset_j = chunk.offset_i + s.taps() * CHUNK;
+    }
     alignas(64) float sums[CHUNK * WIDTH<B>];
     Grid<BYTES> grid(s);
     const int64_t end = start + BAND < s.pixels() ? start + BAND : s.pixels();
@@ -163,16 +189,18 @@ VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
     for (int64_t at = start; at < end; at += CHUNK) {
         const int count = static_cast<int>(end - at < CHUNK ? end - at : CHUNK);
         locate<CHUNK>(s, at, count, grid.row, grid.column);
+        const int64_t from = job.planes ? 0 : at;
+        if (job.planes) lay_out(job, at, count);
         int64_t t = 0;
         for (; t + GROUP <= s.taps(); t += GROUP, ++slot) {
             const int64_t part = slot % (BAND / CHUNK) * CHUNK, group = slot / (BAND / CHUNK) * GROUP;
-            const int64_t ahead = group * s.pixels() + start + BAND + part;
+            const int64_t ahead = job.planes ? 0 : group * s.pixels() + start + BAND + part;
             if (Op::SEPARABLE) fetch_few(job, group / GROUP, start + BAND + part);
-            if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(job, grid, t, at, CHUNK, ahead, sums);
-            else gather<Op, BYTES, B, GROUP, false>(job, grid, t, at, count, ahead, sums);
+            if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(chunk, grid, t, from, CHUNK, ahead, sums);
+            else gather<Op, BYTES, B, GROUP, false>(chunk, grid, t, from, count, ahead, sums);
         }
         for (; t < s.taps(); ++t)
-            gather<Op, BYTES, B, 1, false>(job, grid, t, at, count, t * s.pixels() + end, sums);
+            gather<Op, BYTES, B, 1, false>(chunk, grid, t, from, count, job.planes ? 0 : t * s.pixels() + end, sums);
         finish<B>(job, at, count, sums);
     }
 }
@@ -207,13 +235,16 @@ inline int64_t channels_at_once(const Shape& s, int64_t left, int64_t passes) {
     return room >= 16 ? 16 : room >= 8 ? 8 : 4;
 }
 
+// `last`: the taps of a pixel lie side by side in the maps.
 template <class Op>
-int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_t block), int64_t threads) {
+int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_t block), int64_t threads,
+            bool last = false) {
     const Shape& s = whole.s;
     const int64_t most = channels_at_once(s, s.channels, 1), bands = (s.pixels() + BAND - 1) / BAND;
     Scratch scratch(s.packed() * most * sizeof(float) + 64);
+    Scratch planes(last ? threads * planes_size(s) * sizeof(float) : 0);
     float* packed = scratch.as<float>();
-    if (!packed) return 1;
+    if (!packed || !planes.as<float>()) return 1;
     advise(whole.output, s.batch * s.channels * s.pixels() * sizeof(float));
     for (int64_t n = 0; n < s.batch; ++n) {
         Job job = whole.item<Op>(n);
@@ -227,10 +258,12 @@ int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_
             if (block == 8) pack<Op, 8>(s, frame, job.first, threads, packed);
             if (block == 16) pack<Op, 16>(s, frame, job.first, threads, packed);
             const ForwardKernel kernel = choose(block);
-            parallel((bands + BANDS - 1) / BANDS, threads, [&](int64_t item, int64_t) {
+            parallel((bands + BANDS - 1) / BANDS, threads, [&](int64_t item, int64_t thread) {
                 const FlushSubnormals flush;
+                Job own = job;
+                if (last) own.planes = planes.as<float>() + thread * planes_size(s);
                 for (int64_t band = item * BANDS; band < bands && band < (item + 1) * BANDS; ++band)
-                    kernel(job, band * BAND);
+                    kernel(own, band * BAND);
             });
         }
     }
