@@ -1,6 +1,6 @@
 """What training, evaluating and compressing need to know of LDMVFI: two networks, two losses, random times."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..compress import distill
 from ..data import Triplet, Triplets
-from ..files import atomic
+from ..files import InputError, atomic
 from ..models.ldmvfi.autoencoder import Reconstruction
 from ..models.ldmvfi.net import Denoising
 from . import interpolation
@@ -87,8 +87,10 @@ def both(model: Any, batch: Triplet, t: Tensor, seed: int) -> tuple[Reconstructi
     return model.reconstruct(*batch, warp=True), model.denoise(*batch, t, noise)
 
 
-def by_steps(model: Any, steps: Iterable[int]) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """Interpolation with each number of denoising steps, by what to call it."""
+def by_steps(model: Any, steps: Sequence[int]) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """Interpolation with each number of denoising steps, by what to call it; ``InputError`` for more than there are."""
+    if (most := max(steps, default=0)) > model.config.timesteps:
+        raise InputError(f"--steps: got {most}, expected at most {model.config.timesteps}")
     return {f"{n} step{'s' * (n > 1)}": partial(model.interpolate, steps=n) for n in steps}
 
 
