@@ -124,6 +124,14 @@ def test_attention_in_half_precision(name: str) -> None:
     torch.testing.assert_close(layer.bfloat16()(x.bfloat16()).double(), exact, rtol=0.1, atol=0.2)
 
 
+def test_transformer_without_text_attends_within_frames() -> None:
+    layer, x = randomised(SpaceTimeTransformer(8, 0, 2, 3, groups=4)), video(1, 8, 4, 3, 5)
+    layer.norm = nn.Identity()  # whose statistics are of all frames
+    for block in layer.transformer_blocks:
+        block.reset_parameters()  # nothing along time
+    torch.testing.assert_close(layer(x), torch.cat([layer(x[:, :, i : i + 1]) for i in range(4)], dim=2))
+
+
 def test_joint_attention_sees_all_frames() -> None:
     layer = randomised(JointSpaceTimeAttention(8, 2, groups=4))
     x = video(1, 8, 4, 3, 5).requires_grad_()

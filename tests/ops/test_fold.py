@@ -50,6 +50,20 @@ def test_tokens_and_back() -> None:
         assert torch.allclose(compose(tokens, (13, 20)), theirs, atol=1e-5)
 
 
+@torch.no_grad()
+def test_in_turn_along_another_axis() -> None:
+    sizes: list[int] = []
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(x.shape[1])
+        return 2 * x
+
+    x = torch.randn(3, 5, 2)
+    assert torch.equal(in_turn(doubled, x, 2, axis=1), 2 * x)
+    assert torch.equal(in_turn(doubled, x, axis=1), 2 * x)
+    assert sizes == [2, 2, 1, 5]
+
+
 def test_in_turn_only_where_it_helps() -> None:
     seen: list[int] = []
 

@@ -7,6 +7,7 @@ import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..ops.fold import AT_ONCE, in_turn
 from .embeddings import position_embedding
 from .norms import group_norm
 from .resnet import zero
@@ -68,6 +69,9 @@ class HeadAttention(nn.Module):
         zero(self.proj_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        return in_turn(self._of_maps, x)
+
+    def _of_maps(self, x: Tensor) -> Tensor:
         order = "n l (h three d) -> three n h l d" if self.interleaved else "n l (three h d) -> three n h l d"
         qkv = pointwise(self.qkv, rearrange(self.norm(x), "n c ... -> n (...) c"))
         q, k, v = rearrange(qkv, order, three=3, d=self.head_width).unbind(0)
@@ -135,11 +139,12 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, channels: int, expansion: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
-        inner = expansion * channels
+        self.expansion, inner = expansion, expansion * channels
         self.net = nn.Sequential(GEGLU(channels, inner), nn.Dropout(dropout), nn.Linear(inner, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        tokens = max(1, AT_ONCE // (self.expansion * x.shape[-1]))
+        return in_turn(self.net, x.flatten(0, -2), tokens).view(x.shape)
 
 
 class GEGLU(nn.Module):

@@ -12,6 +12,8 @@ import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..ops.fold import in_turn
+
 Encoding = Literal["published", "standard", "none"]
 ENCODINGS = ("published", "standard", "none")
 MOST_ROWS = 2**15  # CUDA's attention kernels take fewer than 65,536 rows in a batch
@@ -158,12 +160,15 @@ class TemporalAttentionLayer(nn.Module):
                 f"TemporalAttentionLayer: got {'a' if context is not None else 'no'} context, expected "
                 f"{'one: it attends to a text' if self.cross else 'none: it attends to frames'}"
             )
-        height, width = x.shape[2:]
-        tokens = rearrange(x, "(b t) c h w -> b t (h w) c", t=num_frames)
-        tokens = tokens + self.code(tokens)
-        h = self.over_frames(tokens, mask) if context is None else self.over_text(tokens, context, mask)
-        h = rearrange(self.o_proj(h), "b t (h w) c -> (b t) c h w", h=height, w=width)
-        return mix(self.alpha, x, h)
+
+        def mixed(pixels: Tensor) -> Tensor:
+            tokens = rearrange(pixels, "(b t) c p -> b t p c", t=num_frames).contiguous()
+            tokens = tokens + self.code(tokens)
+            h = self.over_frames(tokens, mask) if context is None else self.over_text(tokens, context, mask)
+            return mix(self.alpha, pixels, rearrange(self.o_proj(h), "b t p c -> (b t) c p"))
+
+        pixels = x.flatten(2)
+        return (in_turn(mixed, pixels, axis=2) if context is None else mixed(pixels)).view(x.shape)
 
     def over_frames(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens (B, T, pixels, C) attend to their own pixel in every frame."""

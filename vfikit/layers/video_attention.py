@@ -1,10 +1,13 @@
 """Attention over videos (N, C, T, H, W): within frames, along time with relative positions, and over both at once."""
 
+from functools import partial
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..ops.fold import in_turn
 from .attention import HeadAttention, TokenAttention, TransformerBlock, pointwise
 from .norms import group_norm
 from .resnet import zero
@@ -52,23 +55,23 @@ class RelativeAttention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.relative_position_k is None or self.relative_position_v is None:
             return scaled_dot_product_attention(q, k, v, None if mask is None else mask != 0)
-        frames, width = q.shape[2:]
-        logits = (q * width**-0.5) @ k.transpose(2, 3)
+        n, heads, frames, width = q.shape
+        q, k, v = (part.flatten(0, 1) for part in (q, k, v))  # (N heads, T, width)
         keys, values = self.relative_position_k(frames).to(q.dtype), self.relative_position_v(frames).to(q.dtype)
         if self.kind == "published":
-            logits = logits + along(q * width**-0.25, keys.transpose(1, 2)).transpose(2, 3)
+            logits = along(q, keys.transpose(1, 2) * width**-0.25).transpose(1, 2)
         else:
-            logits = logits + along(q * width**-0.5, keys.transpose(1, 2))
+            logits = along(q, keys.transpose(1, 2) * width**-0.5)
+        logits = torch.baddbmm(logits, q, k.transpose(1, 2), alpha=width**-0.5)
         if mask is not None:
             logits = logits.masked_fill(mask == 0, -1e8)
         weights = logits.float().softmax(-1).to(q.dtype) if q.dtype != torch.float64 else logits.softmax(-1)
-        return weights @ v + along(weights, values)
+        return torch.baddbmm(along(weights, values), weights, v).unflatten(0, (n, heads))
 
 
 def along(x: Tensor, matrices: Tensor) -> Tensor:
-    """Each time's rows by that time's matrix: (N, heads, T, a), (T, a, b) -> (N, heads, T, b)."""
-    n, heads = x.shape[:2]
-    return rearrange(rearrange(x, "n h t a -> t (n h) a") @ matrices, "t (n h) b -> n h t b", n=n, h=heads)
+    """Each time's rows by that time's matrix: (N, T, a), (T, a, b) -> (N, T, b)."""
+    return (x.transpose(0, 1) @ matrices).transpose(0, 1)
 
 
 class TemporalHeadAttention(nn.Module):
@@ -93,12 +96,17 @@ class TemporalHeadAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         pixels = rearrange(x, "n c t h w -> (n h w) t c")
-        normed = self.norm(rearrange(pixels, "n t c -> n c t 1")).squeeze(3).transpose(1, 2)
+        made = in_turn(partial(self._of_pixels, mask=mask), pixels)
+        return rearrange(made, "(n h w) t c -> n c t h w", h=x.shape[3], w=x.shape[4])
+
+    def _of_pixels(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Of (N, T, C)."""
+        x = x.contiguous()
+        normed = self.norm(rearrange(x, "n t c -> n c t 1")).squeeze(3).transpose(1, 2)
         qkv = pointwise(self.qkv, normed)
         q, k, v = rearrange(qkv, "n t (three h d) -> three n h t d", three=3, d=self.head_width).unbind(0)
         attended = rearrange(self.attention(q, k, v, mask), "n h t d -> n t (h d)")
-        made = pixels + pointwise(self.proj_out, attended)
-        return rearrange(made, "(n h w) t c -> n c t h w", h=x.shape[3], w=x.shape[4])
+        return x + pointwise(self.proj_out, attended)
 
 
 class SpaceTimeAttention(nn.Module):
@@ -164,21 +172,30 @@ class SpaceTimeTransformerBlock(TransformerBlock):
             zero(layer.to_out)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        n, t, length, _ = x.shape
-        if context is not None:
-            context = context.repeat_interleave(t, dim=0)
-        x = rearrange(x, "n t l c -> (n t) l c")
-        x = x + self.attn1(self.norm1(x))
-        x = self._in_time(x, t, self.norm4, self.attn1_tmp)
-        x = x + self.attn2(self.norm2(x), context)
-        x = self._in_time(x, t, self.norm5, self.attn2_tmp)
-        x = x + self.ff(self.norm3(x))
-        return x.view(n, t, length, -1)
+        x = within_frames(x, self.norm1, self.attn1)
+        if context is None:
+            early = partial(along_time, norm=self.norm4, attention=self.attn1_tmp)
+            x = within_frames(in_turn(early, x.transpose(1, 2), axis=1).transpose(1, 2), self.norm2, self.attn2)
+        return in_turn(partial(self._of_pixels, context=context), x.transpose(1, 2), axis=1).transpose(1, 2)
 
-    @staticmethod
-    def _in_time(x: Tensor, t: int, norm: nn.Module, attention: nn.Module) -> Tensor:
-        tokens = rearrange(x, "(n t) l c -> (n l) t c", t=t)
-        return rearrange(tokens + attention(norm(tokens)), "(n l) t c -> (n t) l c", l=x.shape[1])
+    def _of_pixels(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """What treats every pixel of (N, L, T, C) alone: with a context, all but the first attention within frames."""
+        x = x.contiguous()
+        if context is not None:
+            x = along_time(x, self.norm4, self.attn1_tmp)
+            x = x + self.attn2(self.norm2(x).flatten(1, 2), context).view(x.shape)
+        x = along_time(x, self.norm5, self.attn2_tmp)
+        return x + self.ff(self.norm3(x))
+
+
+def within_frames(x: Tensor, norm: nn.Module, attention: nn.Module) -> Tensor:
+    """Attention of (N, T, L, C) within each frame, with its residual."""
+    return in_turn(lambda frames: frames + attention(norm(frames)), x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def along_time(x: Tensor, norm: nn.Module, attention: nn.Module) -> Tensor:
+    """Attention of each pixel of (N, L, T, C) along time, with its residual."""
+    return x + attention(norm(x).flatten(0, 1)).view(x.shape)
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -203,7 +220,7 @@ class SpaceTimeTransformer(nn.Module):
         zero(self.proj_out)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        tokens = rearrange(self.proj_in(self.norm(x)), "n c t h w -> n t (h w) c")
+        tokens = rearrange(self.proj_in(self.norm(x)), "n c t h w -> n t (h w) c").contiguous()
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
         return x + self.proj_out(rearrange(tokens, "n t (h w) c -> n c t h w", h=x.shape[3]))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+AT_ONCE = 2**19  # numbers that keep a CPU busy, and stay in its caches with what is made of them
+
 
 def cut_patches(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """``x`` (N, H, W, C), with zeros around it, as patches (N, rows, columns, kernel, kernel, C).
@@ -59,16 +61,16 @@ def _check_map(who: str, size: tuple[int, ...], kernel: int, padding: int, given
         )
 
 
-def in_turn(function: Callable[[Tensor], Tensor], x: Tensor, count: int | None = None) -> Tensor:
+def in_turn(function: Callable[[Tensor], Tensor], x: Tensor, count: int | None = None, axis: int = 0) -> Tensor:
     """``function`` of ``count`` items of ``x`` after the other where that saves memory and time, else of all at once.
 
     That is on a CPU without gradients: each call uses the memory again that the one before left in the caches. Unless
-    given, ``count`` is as many items as are large enough to keep the CPU busy.
+    given, ``count`` is as many items as are large enough to keep the CPU busy. Items lie along ``axis``.
     """
-    count = count or max(1, 2**19 // max(1, x[:1].numel()))
-    if len(x) <= count or not x.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    count = count or max(1, AT_ONCE * x.shape[axis] // max(1, x.numel()))
+    if x.shape[axis] <= count or not x.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(x)
-    return torch.cat([function(items) for items in x.split(count)])
+    return torch.cat([function(items) for items in x.split(count, axis)], axis)
 
 
 class CutPatches(nn.Module):
