@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_subnormal_weights_count_as_zero_inside_alone() -> None:
     frame, maps = torch.rand(1, 3, 12, 12), torch.zeros(1, 25, 8, 8)
     assert torch.equal(adacof(frame, maps + 1e-39, maps, maps), torch.zeros(1, 3, 8, 8))
     assert (torch.tensor(1e-39) * 1.0).item() > 0
+
+
+@needs_kernels
+def test_scratch_space_is_of_one_call_at_a_time(threads: Callable[[int], None]) -> None:
+    """Calls leave it to later ones, those of other Python threads and of other sizes, too."""
+    threads(1)
+    made = [make(shape) for shape in SHAPES]
+    calls = [(inputs, shape[-1], adacof(*inputs, shape[-1])) for inputs, shape in zip(made, SHAPES)] * 20
+    with ThreadPoolExecutor(4) as pool:
+        for (_, _, expected), output in zip(calls, pool.map(lambda call: adacof(*call[0], call[1]), calls)):
+            assert torch.equal(output, expected)
 
 
 def check_maps_in_either_layout(shape: tuple[int, ...]) -> None:

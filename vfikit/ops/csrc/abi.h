@@ -1,9 +1,11 @@
 // What every kernel file shares: exported symbols, threads, vectors and the choice of instruction set at run time.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -63,22 +65,63 @@ inline void advise(void* data, int64_t bytes) {
 #endif
 }
 
+struct Block {
+    void* data;
+    int64_t bytes;
+};
+
+// Memory that a call is done with, for later calls: fresh pages, which the system clears one by one, take a fifth of
+// some calls. At most SLOTS blocks, none larger than MOST; a thread that would have to wait for another does without.
+class Kept {
+  public:
+    // The smallest block that holds `bytes`, or none.
+    static Block take(int64_t bytes) {
+        Block* best = nullptr;
+        const Turn turn;
+        for (Block& block : blocks_)
+            if (turn.ours && block.data && block.bytes >= bytes && (!best || block.bytes < best->bytes)) best = &block;
+        return best ? std::exchange(*best, {}) : Block{};
+    }
+
+    // First in line: those before the first gap move on by one, and the last of too many goes.
+    static void put(Block block) {
+        const Turn turn;
+        if (turn.ours && block.bytes <= MOST)
+            for (Block* held = blocks_; block.data && held < blocks_ + SLOTS; ++held) std::swap(*held, block);
+        free(block.data);
+    }
+
+  private:
+    static constexpr int SLOTS = 4;
+    static constexpr int64_t MOST = int64_t{32} << 20;
+    static inline Block blocks_[SLOTS] = {};
+    static inline std::atomic<bool> taken_{false};
+    struct Turn {
+        const bool ours = !taken_.exchange(true, std::memory_order_acquire);
+        ~Turn() {
+            if (ours) taken_.store(false, std::memory_order_release);
+        }
+    };
+};
+
 // Scratch memory; null where there is none.
 class Scratch {
   public:
-    explicit Scratch(int64_t bytes) {
-        if (posix_memalign(&data_, bytes >= (int64_t{4} << 20) ? size_t{2} << 20 : 64, bytes > 0 ? bytes : 64))
-            data_ = nullptr;
-        advise(data_, bytes);
+    explicit Scratch(int64_t bytes) : block_(Kept::take(bytes)) {
+        if (block_.data) return;
+        block_.bytes = bytes > 0 ? bytes : 64;
+        if (posix_memalign(&block_.data, bytes >= (int64_t{4} << 20) ? size_t{2} << 20 : 64, block_.bytes))
+            block_.data = nullptr;
+        advise(block_.data, block_.bytes);
     }
-    ~Scratch() { free(data_); }
+    ~Scratch() { Kept::put(block_); }
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     template <class T>
-    T* as() const { return static_cast<T*>(data_); }
+    T* as() const { return static_cast<T*>(block_.data); }
 
   private:
-    void* data_ = nullptr;
+    Block block_;
 };
 
 // Three compilations of one body, chosen once by what the processor has. `body` is a template <int BYTES>, BYTES the
