@@ -1,7 +1,7 @@
 """LVDM's networks as its published program runs them, in plain PyTorch: the same weights, attention spelt out.
 
 Logits are held whole, those of relative positions are a product with one vector a pair of times, norms and
-convolutions see maps as they lie.
+convolutions see maps as they lie, and each layer sees all frames and all pixels at once.
 """
 
 import copy
@@ -11,8 +11,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vfikit.layers import HeadAttention, SpaceTimeAttention
-from vfikit.layers.attention import TokenAttention
-from vfikit.layers.video_attention import RelativeAttention, TemporalHeadAttention, TemporalTokenAttention
+from vfikit.layers.attention import GatedFeedForward, TokenAttention
+from vfikit.layers.video_attention import (
+    RelativeAttention,
+    SpaceTimeTransformerBlock,
+    TemporalHeadAttention,
+    TemporalTokenAttention,
+)
 
 from .conv3x3 import by_torch
 
@@ -32,9 +37,11 @@ def _replaced(net: nn.Module) -> nn.Module:
         return PlainTokens(net)
     if isinstance(net, HeadAttention):
         return PlainHeads(net)
+    if isinstance(net, GatedFeedForward):
+        return net.net
     for name, child in net.named_children():
         setattr(net, name, _replaced(child))
-    return net
+    return PlainTransformerBlock(net) if isinstance(net, SpaceTimeTransformerBlock) else net
 
 
 class PlainSpaceTimeAttention(nn.Module):
@@ -83,6 +90,31 @@ class PlainTokens(nn.Module):
             for part in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
         return self.to_out(rearrange(attend(q, k, v, self.positions), "(n h) l d -> n l (h d)", n=x.shape[0]))
+
+
+class PlainTransformerBlock(nn.Module):
+    """Over tokens (N, T, L, C), within frames and along time in turn."""
+
+    def __init__(self, ours: SpaceTimeTransformerBlock) -> None:
+        super().__init__()
+        self.within = nn.ModuleList([ours.attn1, ours.attn2])
+        self.along = nn.ModuleList([ours.attn1_tmp, ours.attn2_tmp])
+        self.within_norms, self.along_norms = (
+            nn.ModuleList([ours.norm1, ours.norm2]),
+            nn.ModuleList([ours.norm4, ours.norm5]),
+        )
+        self.norm, self.ff = ours.norm3, ours.ff
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        n, times, places = x.shape[:3]
+        contexts = None, context.repeat_interleave(times, 0)
+        x = rearrange(x, "n t l c -> (n t) l c")
+        for place in range(2):
+            x = x + self.within[place](self.within_norms[place](x), contexts[place])
+            x = rearrange(x, "(n t) l c -> (n l) t c", n=n).contiguous()
+            x = x + self.along[place](self.along_norms[place](x))
+            x = rearrange(x, "(n l) t c -> (n t) l c", n=n).contiguous()
+        return (x + self.ff(self.norm(x))).view(n, times, places, -1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, positions: RelativeAttention | None) -> Tensor:

@@ -140,17 +140,22 @@ class JointSpaceTimeAttention(HeadAttention):
 
 
 class TemporalTokenAttention(TokenAttention):
-    """``TokenAttention`` of tokens (N, T, C) to themselves along time, with relative positions."""
+    """``TokenAttention`` of tokens (N, T, C) to themselves along time, with relative positions.
+
+    Fastest where times lie one after the other in memory.
+    """
 
     def __init__(self, channels: int, head_width: int, length: int = 16, relative: str = "regular") -> None:
         super().__init__(channels, head_width=head_width)
         self.attention = RelativeAttention(head_width, length, relative)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        times = x.transpose(0, 1).contiguous()
         q, k, v = (
-            rearrange(part(x), "n t (h d) -> n h t d", d=self.head_width) for part in (self.to_q, self.to_k, self.to_v)
+            rearrange(part(times), "t n (h d) -> n h t d", d=self.head_width)
+            for part in (self.to_q, self.to_k, self.to_v)
         )
-        return self.to_out(rearrange(self.attention(q, k, v, mask), "n h t d -> n t (h d)"))
+        return self.to_out(rearrange(self.attention(q, k, v, mask), "n h t d -> t n (h d)")).transpose(0, 1)
 
 
 class SpaceTimeTransformerBlock(TransformerBlock):
@@ -175,11 +180,11 @@ class SpaceTimeTransformerBlock(TransformerBlock):
         x = within_frames(x, self.norm1, self.attn1)
         if context is None:
             early = partial(along_time, norm=self.norm4, attention=self.attn1_tmp)
-            x = within_frames(in_turn(early, x.transpose(1, 2), axis=1).transpose(1, 2), self.norm2, self.attn2)
-        return in_turn(partial(self._of_pixels, context=context), x.transpose(1, 2), axis=1).transpose(1, 2)
+            x = within_frames(in_turn(early, x, axis=2), self.norm2, self.attn2)
+        return in_turn(partial(self._of_pixels, context=context), x, axis=2)
 
     def _of_pixels(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """What treats every pixel of (N, L, T, C) alone: with a context, all but the first attention within frames."""
+        """What treats every pixel of (N, T, L, C) alone: with a context, all but the first attention within frames."""
         x = x.contiguous()
         if context is not None:
             x = along_time(x, self.norm4, self.attn1_tmp)
@@ -194,8 +199,9 @@ def within_frames(x: Tensor, norm: nn.Module, attention: nn.Module) -> Tensor:
 
 
 def along_time(x: Tensor, norm: nn.Module, attention: nn.Module) -> Tensor:
-    """Attention of each pixel of (N, L, T, C) along time, with its residual."""
-    return x + attention(norm(x).flatten(0, 1)).view(x.shape)
+    """Attention of each pixel of (N, T, L, C) along time, with its residual."""
+    made = attention(rearrange(norm(x), "n t l c -> (n l) t c"))
+    return x + rearrange(made, "(n l) t c -> n t l c", n=len(x))
 
 
 class SpaceTimeTransformer(nn.Module):
