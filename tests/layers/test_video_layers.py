@@ -1,5 +1,6 @@
 """Layers over video: what each is by definition, how it starts, what it refuses."""
 
+import copy
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -40,6 +41,23 @@ def test_padding_continues_the_border() -> None:
     made = layer(torch.ones(1, 1, 5, 7, 6)) - layer.bias
     assert made.shape == (1, 1, 5, 3, 3)
     torch.testing.assert_close(made, torch.full_like(made, 64))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="without oneDNN there is one way only")
+def test_small_videos_take_the_fast_way() -> None:
+    """What torch takes for small goes another way, to the same; a difference along each axis would show."""
+    layer, x = PaddedConv3d(8, 4, (2, 3, 5), (1, 2, 1)), torch.randn(1, 8, 6, 40, 62)
+    with torch.profiler.profile() as profile:
+        made = layer(x)
+    assert "aten::mkldnn_convolution" in {event.key for event in profile.key_averages()}
+    exact = copy.deepcopy(layer).double()  # float64 has one way only
+    made.square().sum().backward()
+    expected = exact(x.double())
+    expected.square().sum().backward()
+    torch.testing.assert_close(made.double(), expected, rtol=1e-4, atol=1e-5)
+    for name in ("weight", "bias"):
+        ours, theirs = layer.get_parameter(name).grad, exact.get_parameter(name).grad
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("stride", [(1, 2, 2), (2, 2, 2), (1, 1, 1)])

@@ -6,12 +6,14 @@ places, and the transposed form s * n (for kernels of 4). Tensors are (N, C, T, 
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from .norms import group_norm
 
 Size = int | Sequence[int]
+SMALL = 20480  # torch (2.13) leaves oneDNN aside for one map of at most so many numbers, without counting its last axis
 
 
 class PaddedConv3d(nn.Conv3d):
@@ -22,7 +24,12 @@ class PaddedConv3d(nn.Conv3d):
         self.borders = borders(self.kernel_size, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(continued(x, self.borders))
+        x = continued(x, self.borders)
+        if not small_but_for_width(x):
+            return super().forward(x)
+        strides = (*self.stride[1:], self.stride[0])
+        made = functional.conv3d(time_last(x), time_last(self.weight), self.bias, strides)
+        return made.permute(0, 1, 4, 2, 3)
 
 
 class PaddedConvTranspose3d(nn.ConvTranspose3d):
@@ -57,6 +64,18 @@ def borders(kernel_size: Sequence[int], stride: Sequence[int]) -> tuple[int, ...
     """What to continue each axis by, in the order of ``functional.pad``: the last axis first, front then back."""
     totals = [k - s for k, s in zip(kernel_size, stride, strict=True)]
     return tuple(side for total in reversed(totals) for side in (total - total // 2, total // 2))
+
+
+def small_but_for_width(x: Tensor) -> bool:
+    """Whether torch convolves ``x`` the slow way, and would not if time were its last axis: ten times as fast."""
+    if not x.is_cpu or x.dtype != torch.float32 or len(x) > 1:
+        return False
+    channels, time, height, width = x.shape[1:]
+    return channels * time * height <= SMALL < channels * height * width
+
+
+def time_last(x: Tensor) -> Tensor:
+    return x.permute(0, 1, 3, 4, 2)
 
 
 def continued(x: Tensor, sides: tuple[int, ...]) -> Tensor:
