@@ -18,6 +18,8 @@ SHAPES = {
     "E2FGVI's decoder": ((1, 64, 240, 432), 64, 1, True, 1.3),
     "AdaCoF's heads": ((1, 64, 128, 224), 64, 1, True, 1.3),
     "LVDM's finest level": ((4, 256, 32, 32), 256, 1, False, 1.3),
+    "LDMVFI's heads": ((1, 25, 256, 256), 25, 1, False, 1.3),
+    "LDMVFI's heads, compressed": ((1, 8, 256, 256), 2, 1, False, 1.3),
     "LVDM's third level": ((4, 768, 8, 8), 768, 1, False, None),
 }
 

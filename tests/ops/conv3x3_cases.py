@@ -23,7 +23,8 @@ class Shape(NamedTuple):
         return conv3x3_reference(input, weight, bias, self.padding, self.groups)
 
 
-# Odd sides, single tiles, tails of vectors and slices, more outputs than are at hand, groups, video, both layouts.
+# Odd sides, single tiles, tails of vectors and slices, more outputs than are at hand, groups, video, both layouts; of
+# planes, few channels and many go different ways, and few outputs in blocks of one to eight.
 SHAPES = [
     Shape((2, 5, 7, 9), 6),
     Shape((2, 5, 7, 9), 6, last=True),
@@ -37,6 +38,16 @@ SHAPES = [
     Shape((1, 150, 22, 41), 70, last=True),
     Shape((3, 20, 10, 10), 300, groups=2),
     Shape((1, 600, 6, 35), 270, (1, 0), groups=2, last=True),
+    Shape((2, 50, 7, 9), 49),
+    Shape((1, 100, 4, 5), 96, (2, 0), groups=2),
+    Shape((2, 48, 3, 4, 6), 50),
+    Shape((1, 48, 1, 1), 48),
+    Shape((2, 13, 19, 130), 25),
+    Shape((1, 3, 9, 70), 8, (0, 3)),
+    Shape((2, 6, 9, 35), 14, (3, 2), groups=2),
+    Shape((2, 2, 3, 9, 64), 4, (1, 17)),
+    Shape((1, 2, 10, 33), 3),
+    Shape((1, 4, 10, 16), 2),
 ]
 
 

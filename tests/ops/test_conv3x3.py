@@ -167,10 +167,20 @@ def test_module_leaves_the_rest_to_torch() -> None:
     wide, narrow = torch.randn(96, 64, 3, 3), torch.randn(96, 16, 3, 3)
     x = torch.randn(1, 64, 24, 24)
     assert pays(x, wide, (1, 1)) == _cpu.available()
-    assert not pays(torch.randn(1, 16, 24, 24), narrow, (1, 1))
+    assert not pays(torch.randn(1, 16, 64, 64), narrow, (1, 1))
     assert not pays(x[..., :4], wide, (1, 1))
     assert not pays(x.double(), wide.double(), (1, 1))
     assert not pays(x.to("meta"), wide, (1, 1))
     assert not pays(x, nn.Parameter(wide), (1, 1))
     with torch.autocast("cpu", torch.bfloat16):
         assert not pays(x, wide, (1, 1))
+
+
+def test_module_takes_few_planes_that_torch_would_fill_up() -> None:
+    x, last = torch.randn(1, 20, 64, 64), torch.channels_last
+    for outputs in (16, 25):
+        assert pays(x, torch.randn(outputs, 20, 3, 3), (1, 1)) == _cpu.available()
+    assert not pays(x.contiguous(memory_format=last), torch.randn(25, 20, 3, 3), (1, 1))
+    assert not pays(x[:, :, :20], torch.randn(25, 20, 3, 3), (1, 1))
+    assert not pays(x[:, :16], torch.randn(32, 16, 3, 3), (1, 1))
+    assert not pays(x[:, :12], torch.randn(16, 12, 3, 3), (1, 1))

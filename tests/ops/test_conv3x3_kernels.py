@@ -9,7 +9,7 @@ from . import checks, kernels
 from .conv3x3_cases import Shape, gradient, make
 from .kernels import needs_kernels, reads_peak_memory
 
-LARGE = Shape((2, 40, 40, 60), 70)
+LARGE, NARROW = Shape((2, 60, 40, 60), 70), Shape((2, 10, 40, 60), 25)
 
 
 @needs_kernels
@@ -19,9 +19,9 @@ def test_kernel_of_every_instruction_set(level: str) -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("last", [False, True])
-def test_kernel_gives_the_same_numbers_on_any_number_of_threads(last: bool, threads: Callable[[int], None]) -> None:
-    shape, results = LARGE._replace(last=last), []
+@pytest.mark.parametrize("shape", [LARGE, LARGE._replace(last=True), NARROW])
+def test_kernel_gives_the_same_numbers_on_any_number_of_threads(shape: Shape, threads: Callable[[int], None]) -> None:
+    results = []
     for count in (1, 2, 5):
         threads(count)
         results.append(shape.op(*make(shape)))
@@ -33,10 +33,11 @@ def test_deterministic() -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("channels", [20, 48])
 @pytest.mark.parametrize("last", [False, True])
-def test_kernel_reads_nothing_beyond_the_frame(last: bool) -> None:
+def test_kernel_reads_nothing_beyond_the_frame(last: bool, channels: int) -> None:
     """A number that is none spoils the outputs around it, and no others: padding is zero, neighbours stay apart."""
-    shape = Shape((2, 20, 9, 37), 19, last=last)
+    shape = Shape((2, channels, 9, 37), channels - 1, last=last)
     x, weight, bias = make(shape)
     spoilt = x.clone()
     spoilt[0] = torch.nan
@@ -54,18 +55,19 @@ MEMORY = """
 from vfikit.ops import conv3x3
 
 def inputs(height, width):
-    return [torch.rand(1, 128, height, width), torch.rand(128, 128, 3, 3), torch.rand(128)]
+    return [torch.rand(1, WIDE, height, width), torch.rand(WIDE, WIDE, 3, 3), torch.rand(WIDE)]
 
 def function(input, weight, bias):
     return conv3x3(input, weight, bias)
 
-small, large, grad = inputs(5, 5), inputs(240, 432), torch.rand(1, 128, 240, 432)
+small, large, grad = inputs(5, 5), inputs(240, 432), torch.rand(1, WIDE, 240, 432)
 """
 
 
 @needs_kernels
 @reads_peak_memory
-def test_kernel_takes_little_extra_memory() -> None:
-    """Coefficients of a block of tiles for each thread, and of the kernels: a tenth of the tensors, at any size."""
-    extra, tensors = kernels.extra_memory(MEMORY, False)
+@pytest.mark.parametrize("channels", [25, 128])
+def test_kernel_takes_little_extra_memory(channels: int) -> None:
+    """What a block of tiles becomes, or a band of rows, for each thread, and the kernels: a tenth of the tensors."""
+    extra, tensors = kernels.extra_memory(MEMORY.replace("WIDE", str(channels)), False)
     assert extra < 0.1 * tensors

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from ..ops import Conv3x3
+
 
 class GridNet(nn.Module):
     """``forward(x (N, in_channels, H, W)) -> (N, out_channels, H, W)``; H and W are multiples of 4.
@@ -85,4 +87,6 @@ class Up(nn.Module):
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    if stride == 1:
+        return Conv3x3(in_channels, out_channels)
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)

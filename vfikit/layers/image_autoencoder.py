@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from ..ops import Conv3x3
 from .attention import PixelAttention
 from .norms import group_norm
 from .posterior import GaussianPosterior
@@ -58,14 +59,14 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, width: int, widths: Sequence[int], blocks: int, latent_channels: int, groups: int) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(3, width, 3, padding=1)
+        self.conv_in = Conv3x3(3, width)
         inputs, last = [width, *widths], len(widths) - 1
         self.down = nn.ModuleList(
             Level(inputs[i], widths[i], blocks, groups, down=i < last) for i in range(len(widths))
         )
         self.mid = Middle(widths[-1], groups)
         self.norm_out = group_norm(widths[-1], groups)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1)
+        self.conv_out = Conv3x3(widths[-1], 2 * latent_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         h = self.conv_in(image)
@@ -79,12 +80,12 @@ class ImageDecoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], blocks: int, latent_channels: int, groups: int) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(latent_channels, widths[-1], 3, padding=1)
+        self.conv_in = Conv3x3(latent_channels, widths[-1])
         self.mid = Middle(widths[-1], groups)
         inputs = [*widths[1:], widths[-1]]
         self.up = nn.ModuleList(Level(inputs[i], widths[i], blocks + 1, groups, up=i > 0) for i in range(len(widths)))
         self.norm_out = group_norm(widths[0], groups)
-        self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.conv_out = Conv3x3(widths[0], 3)
 
     def forward(self, latent: Tensor) -> Tensor:
         h = self.mid(self.conv_in(latent))

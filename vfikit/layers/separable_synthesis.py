@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops import DSepConv
+from ..ops import Conv3x3, DSepConv
 
 OFFSETS = ("alpha1", "alpha2", "beta1", "beta2")  # alpha moves vertically, beta horizontally
 KERNELS = ("vertical1", "vertical2", "horizontal1", "horizontal2")
@@ -55,6 +55,7 @@ class SeparableSynthesis(nn.Module):
                 layers[-1].bias.data[self.taps // 2 + (self.taps - 1) // 2 - 1] = 1  # type: ignore[union-attr]
 
     def forward(self, features: Tensor, frame0: Tensor, frame1: Tensor) -> Synthesis:
+        features = features.contiguous()  # planes, as which the maps are sampled
         maps = {name: head(features) for name, head in self.heads.items()}
         maps["mask"] = maps["mask"].sigmoid()
         sampled0, sampled1 = self.sampled(maps, frame0, frame1, maps["mask"], 1 - maps["mask"])
@@ -77,5 +78,5 @@ def map_head(channels: int, hidden: tuple[int, int], outputs: int) -> nn.Sequent
     widths = (*hidden, outputs, outputs)
     layers: list[nn.Module] = []
     for i, (wide, width) in enumerate(zip((channels, *widths), widths)):
-        layers += [nn.ReLU()] * (i > 0) + [nn.Conv2d(wide, width, 3, padding=1)]
+        layers += [nn.ReLU()] * (i > 0) + [Conv3x3(wide, width)]
     return nn.Sequential(*layers)

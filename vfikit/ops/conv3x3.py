@@ -1,4 +1,5 @@
-"""Convolution by 3x3 kernels of stride 1 with fewer products: Winograd's F(2x2, 3x3) (arXiv:1509.09308) on CPUs."""
+"""Convolution by 3x3 kernels of stride 1 on CPUs: of many channels with fewer products, by Winograd's F(2x2, 3x3)
+(arXiv:1509.09308); of few, as compressed networks have, without filling them up to whole vectors."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from torch.utils.flop_counter import register_flop_formula
 
 from . import _cpu
 
-# Where ``Conv3x3`` takes the kernel. Fewer channels or outputs a group, and reading and writing the tiles costs what
-# the products save; fewer tiles of 2x2 pixels, and transforming the weights does.
+# Where ``Conv3x3`` takes the kernels. Winograd's: fewer channels or outputs a group, and reading and writing the tiles
+# costs what the products save; fewer tiles of 2x2 pixels, and transforming the weights does.
 LEAST_CHANNELS, LEAST_TILES = 48, 64
+# The direct one, of planes: torch fills up channels and outputs to whole vectors; fewer numbers, and calls cost more.
+LANES, LEAST_NUMBERS = 16, 2**15
 
 
 def conv3x3(
@@ -23,7 +26,8 @@ def conv3x3(
 
     Of video (N, C, T, H, W), it is the convolution of every frame. ``padding`` is a number or (rows, columns). The
     result is channels-last where ``input`` is, else contiguous. In float32 on a CPU with compiled kernels it takes 16
-    products where the definition has 36, with rounding errors like torch's own; everywhere else torch computes it.
+    products where the definition has 36 (but for few channels that are planes), with rounding errors like torch's own;
+    everywhere else torch computes it.
     Raises ``ValueError`` for shapes that do not fit.
     """
     sides = [padding, padding] if isinstance(padding, int) else list(padding)
@@ -133,6 +137,11 @@ def _steps(t: Tensor) -> tuple[int, ...]:
     return (batch, channel if _last(t) else max(channel, 2), *(frame or [0]), row, column)
 
 
+def _narrow(weight: Tensor, groups: int) -> bool:
+    """Too few channels or outputs a group for Winograd's way."""
+    return min(weight.shape[1], weight.shape[0] // groups) < LEAST_CHANNELS
+
+
 if _cpu.available():
 
     @_forward.register_kernel("cpu")
@@ -140,31 +149,37 @@ if _cpu.available():
         if input.dtype != torch.float32:
             return _by_torch(input, weight, bias, padding, groups)
         output, input = _empty(input, weight, padding), _readable(input)
-        last = weight.shape[1] > 1 and weight.is_contiguous(memory_format=torch.channels_last)
+        direct = not _last(input) and _narrow(weight, groups)
+        last = not direct and weight.shape[1] > 1 and weight.is_contiguous(memory_format=torch.channels_last)
         weight = weight if last else weight.contiguous()
         frames = input.shape[2] if input.ndim == 5 else 1
         sizes = (*input.shape[:2], frames, *input.shape[-2:], weight.shape[0], groups, *padding)
         if output.numel() and input.shape[1]:
             tensors = (input, weight, None if bias is None else bias.contiguous(), output)
-            _cpu.launch("conv3x3_forward", tensors, (*sizes, *_steps(input), *_steps(output), last))
+            _cpu.launch("conv3x3_forward", tensors, (*sizes, *_steps(input), *_steps(output), last, direct))
         return output
 
 
 def pays(input: Tensor, weight: Tensor, padding: Sequence[int], groups: int = 1) -> bool:
-    """Whether the kernel runs here and is the faster one: float32, no gradient recorded, wide layers, not few pixels.
+    """Whether a kernel runs here and is the faster one: float32, no gradient recorded, not few pixels; wide layers, or
+    planes of such numbers as torch would fill up.
 
     Not under autocast, which asks for other types, and not in a program that torch.compile or export writes.
     """
     if input.device.type != "cpu" or input.dtype != torch.float32 or weight.dtype != torch.float32:
         return False
-    if min(weight.shape[1], weight.shape[0] // groups) < LEAST_CHANNELS or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or not _cpu.available():
         return False
     if torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad):
         return False
+    if _narrow(weight, groups):
+        channels, outputs = weight.shape[1], weight.shape[0] // groups
+        filled = outputs % LANES or (channels > LANES and channels % LANES)
+        return bool(filled) and not _last(input) and input.numel() >= LEAST_NUMBERS
     tiles = input.shape[0] * math.prod(input.shape[2:-2])
     for side, own in zip(input.shape[-2:], padding):
         tiles *= (side + 2 * own - 1) // 2
-    return tiles >= LEAST_TILES and not torch.is_autocast_enabled("cpu") and _cpu.available()
+    return tiles >= LEAST_TILES
 
 
 class Conv3x3(nn.Conv2d):

@@ -21,6 +21,7 @@ from ...layers.norms import group_norm
 from ...layers.quantize import VectorQuantizer
 from ...layers.resnet import Downsample, ResnetBlock, Upsample
 from ...layers.separable_synthesis import SeparableSynthesis
+from ...ops import Conv3x3
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,12 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths = [config.width * m for m in config.multipliers]
-        self.conv_in = nn.Conv2d(3, config.width, 3, padding=1)
+        self.conv_in = Conv3x3(3, config.width)
         inputs = [config.width, *widths]
         self.down = nn.ModuleList(DownLevel(config, i, inputs[i], width) for i, width in enumerate(widths))
         self.mid = Middle(config, widths[-1])
         self.norm_out = group_norm(widths[-1], config.groups)
-        self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
+        self.conv_out = Conv3x3(widths[-1], config.latent_channels)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, list[Tensor]]:
         h, features = self.conv_in(fast_layout(frame)), []
@@ -146,11 +147,11 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [config.width * m for m in config.multipliers]
         inputs = [*widths[1:], widths[-1]]
-        self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
+        self.conv_in = Conv3x3(config.latent_channels, widths[-1])
         self.mid = Middle(config, widths[-1])
         self.up = nn.ModuleList(UpLevel(config, i, inputs[i], width) for i, width in enumerate(widths))
         self.norm_out = group_norm(widths[0], config.groups)
-        self.conv_out = nn.Conv2d(widths[0], 3 if config.direct else widths[0], 3, padding=1)
+        self.conv_out = Conv3x3(widths[0], 3 if config.direct else widths[0])
         self.synthesis = (
             None if config.direct else SeparableSynthesis(widths[0], config.taps, hidden=config.head_widths)
         )

@@ -1,10 +1,10 @@
-// 3x3 convolution of stride 1 by Winograd's F(2 x 2, 3 x 3): 16 products where the definition has 36. See
-// vfikit/ops/conv3x3.py. The C symbol returns 0, or 1 without memory for scratch space.
+// 3x3 convolution of stride 1 by Winograd's F(2 x 2, 3 x 3): 16 products where the definition has 36; that is in
+// conv3x3_direct.h. See vfikit/ops/conv3x3.py. The C symbol returns 0, or 1 without memory for scratch space.
 //
 // Tiles of 4 x 4 pixels, two apart, become 16 coefficients each, and so do the kernels. A block of tiles stays in the
 // second-level cache: its coefficients for a slice of the channels, and the sums of all outputs at hand, 16 matrices
 // of each. The kernels' coefficients, packed in panels that fit the registers, pass by once a block.
-#include "conv3x3_tiles.h"
+#include "conv3x3_direct.h"
 #include "product.h"
 
 namespace vfikit {
@@ -201,16 +201,18 @@ inline int forward(Job job, int64_t threads) {
 using namespace vfikit::conv3x3;
 
 // bias may be null. Steps are in elements; either the channels or the columns of a tensor are contiguous. The weights
-// (outputs, channels, 3, 3) are contiguous, or with their channels last.
+// (outputs, channels, 3, 3) are contiguous, or with their channels last. `direct`: by the definition, where both tensors
+// are planes and the weights contiguous.
 VFIKIT_API int vfikit_conv3x3_forward_f32(const float* input, const float* weight, const float* bias, float* output,
                                           int64_t batch, int64_t channels, int64_t frames, int64_t height,
                                           int64_t width, int64_t outputs, int64_t groups, int64_t pad_y, int64_t pad_x,
                                           int64_t from_batch, int64_t from_channel, int64_t from_frame,
                                           int64_t from_row, int64_t from_column, int64_t to_batch, int64_t to_channel,
                                           int64_t to_frame, int64_t to_row, int64_t to_column, int64_t channels_last,
-                                          int64_t threads) {
+                                          int64_t direct, int64_t threads) {
     const Shape s = {batch, channels, frames, height, width, outputs, groups, pad_y, pad_x,
                      {from_batch, from_channel, from_frame, from_row, from_column},
                      {to_batch, to_channel, to_frame, to_row, to_column}};
+    if (direct) return forward_direct({s, input, weight, bias, output, nullptr}, threads);
     return forward(Job{s, input, weight, bias, output, channels_last != 0, nullptr, 0, 0, 0, 0}, threads);
 }
