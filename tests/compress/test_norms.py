@@ -69,6 +69,20 @@ def test_rms_norm(affine):
     assert rebuild(net, widths(small))(*inputs).shape == (1, 3, 6, 8)
 
 
+def test_group_norm_of_one_group():
+    """As a layer norm: its channels go one by one, and one group it stays."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8), nn.SiLU(), nn.Conv2d(8, 2, 3)).double().eval()
+    inputs = frames()
+    (group,) = couple(net, inputs).groups
+    assert group.units == 8
+    assert check_groups(net, [group], [inputs]) < 1e-12
+    small = slice_channels(net, {group: range(5)})
+    assert (small[1].num_groups, small[1].num_channels) == (1, 5)
+    torch.testing.assert_close(small[0](*inputs), net[0](*inputs)[:, :5])
+    assert rebuild(net, widths(small))(*inputs).shape == small(*inputs).shape
+
+
 class Centred(nn.Module):
     """A norm written out, without a layer."""
 

@@ -117,13 +117,14 @@ def batch_norm(atoms: Atoms, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> 
 
 
 def group_norm(atoms: Atoms, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> None:
-    """Whole groups: another number of channels in one would change its statistics."""
+    """Whole groups: another number of channels in one would change its statistics. A single one is as a layer norm."""
     x, weight, bias, _, channels, _, groups = args[:7]
     labels = atoms.of(x)
     for other in (weight, bias):
         if other is not None:
             labels[1] = atoms.join(labels[1], atoms.of(other)[0], "a norm of fixed channels")
-    atoms.blocks(labels[1], channels // groups)
+    if groups > 1:
+        atoms.blocks(labels[1], channels // groups)
     atoms.set(out[0], labels)
 
 

@@ -114,8 +114,7 @@ def _set_integer(module: nn.Module, name: str, more: int) -> None:
     width = widths(module).get("")
     if isinstance(module, LAYERS) and width is not None:
         new = width["out"] + more
-        groups = width.get("groups", 1) * new // width["out"]
-        set_sizes(module, {"in": new, "out": new, "groups": groups})
+        set_sizes(module, {"in": new, "out": new, "groups": _whole_groups(width, new)})
     else:
         setattr(module, name, getattr(module, name) + more)
 
@@ -138,5 +137,10 @@ def _set_sizes(module: nn.Module, before: Mapping[str, int]) -> None:
     elif isinstance(module, nn.Linear):
         set_sizes(module, {"in": shape[1], "out": shape[0]})
     else:
-        groups = shape[-1] * groups // before["out"]  # whole groups of a group norm went
-        set_sizes(module, {"in": shape[-1], "out": shape[-1], "groups": groups})
+        set_sizes(module, {"in": shape[-1], "out": shape[-1], "groups": _whole_groups(before, shape[-1])})
+
+
+def _whole_groups(before: Mapping[str, int], channels: int) -> int:
+    """How many groups a norm has with as many ``channels``: they keep their size, but for a single one."""
+    groups = before.get("groups", 1)
+    return groups * channels // before["out"] if groups > 1 else 1

@@ -30,7 +30,7 @@ __all__ = [
     "split",
 ]
 
-DEFAULTS = Defaults(batch_size=1, crop=64, size=(64, 64), pool=64, lr=1e-3)
+DEFAULTS = Defaults(batch_size=1, crop=64, size=(64, 64), pool=64, lr=1e-3, rule="sensitivity")
 FRAMES = 16  # of a clip that a net is compressed on
 STAGES = ("autoencoder", "short", "prediction", "interpolation")
 GIVEN = {"prediction": (0.5, (0,)), "interpolation": (0.9, (0, -1))}  # how often, and which latents
