@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vfikit.layers import FocalAttention, FocalBlock, FusionFeedForward, WindowPooling
+from vfikit.layers import FocalAttention, FocalBlock, FusionFeedForward, WindowPooling, focal
 
 WINDOWS = [(5, 9), (4, 6), (3, 2), (1, 1), (1, 4)]
 
@@ -99,6 +99,18 @@ def test_attention_by_hand(window: tuple[int, int], level: int) -> None:
         assert torch.allclose(out[0, 0, row, column], attention(layer, x, pooled, row, column), atol=1e-10)
     with torch.no_grad():  # one window after the other
         assert torch.allclose(layer(x, pooled), out, atol=1e-12)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_attention_in_bfloat16(monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+    """Some keys count twice, some not at all, as in float64, whichever way the CPU takes."""
+    monkeypatch.setattr(focal, "BFLOAT16_APART", apart)
+    torch.manual_seed(0)
+    q, k, v = (3 * torch.randn(2, 2, tokens, 8, dtype=torch.float64) for tokens in (5, 7, 7))
+    bias = torch.tensor([0, 0, 1, 2, 1, 0, 1], dtype=torch.float64).log()[None, None, None]
+    exact, out = (focal.attention(*(t.to(dtype) for t in (q, k, v, bias))) for dtype in (q.dtype, torch.bfloat16))
+    assert out.dtype == torch.bfloat16
+    assert (out - exact).abs().mean() < 0.01 * exact.abs().mean()
 
 
 def test_tokens_past_the_edge_are_not_seen() -> None:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from ..ops.fold import CutPatches, JoinPatches, from_patches, in_turn, to_patches
 
 Size = tuple[int, int]
+# CPUs with products in bfloat16 that torch's fused attention knows nothing of: it converts all to float32.
+BFLOAT16_APART = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 
 
 class FocalBlock(nn.Module):
@@ -113,7 +115,7 @@ class FocalAttention(nn.Module):
             some = Keys(*(part[index] for part in keys))
             q, k, v = self.project(x, rows, some)
             q = q[:, :, : None if keep is None else keep * some.queries.shape[1]]
-            attended = functional.scaled_dot_product_attention(q, k, v, self.bias(some, k))
+            attended = attention(q, k, v, self.bias(some, k))
             return attended.unflatten(0, (items, -1)).transpose(0, 1)
 
         attended = in_turn(attend, torch.arange(len(keys.queries), device=x.device), 1)
@@ -179,6 +181,13 @@ class FocalAttention(nn.Module):
             counts[top : top + height, start : start + width] += 1
         counts[above : above + height, left : left + width] = 1
         return counts if self.count_twice else counts.clamp(max=1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """``scaled_dot_product_attention``; where that has no products of its own in bfloat16, softmax and two of them."""
+    if BFLOAT16_APART and q.is_cpu and q.dtype == torch.bfloat16:
+        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+    return functional.scaled_dot_product_attention(q, k, v, bias)
 
 
 def _places(

@@ -76,25 +76,31 @@ class Branch(nn.Module):
         self, frames: Sequence[Tensor], flows: Sequence[Tensor], beside: Sequence[Sequence[Tensor]] = ()
     ) -> list[Tensor]:
         results: list[Tensor] = []
-        carried = torch.zeros_like(frames[0])
+        carried, ways = torch.zeros_like(frames[0]), both_ways(flows)
         for step, frame in enumerate(frames):
             if step > 0:
-                carried = self.carry(frame, results, flows[:step])
+                carried = self.carry(frame, results, ways[step - 1])
             seen = [frame, *(maps[step] for maps in beside), carried]
             results.append(carried + self.backbone(torch.cat(seen, dim=1)))
         return results
 
-    def carry(self, frame: Tensor, results: Sequence[Tensor], flows: Sequence[Tensor]) -> Tensor:
-        """The last two results, aligned to ``frame``."""
-        newer, flow1 = results[-1], flows[-1]
-        warped1 = warp(newer, flow1, align_corners=True)
-        if len(results) > 1:
-            older, flow2 = results[-2], flow1 + warp(flows[-2], flow1, align_corners=True)
-            warped2 = warp(older, flow2, align_corners=True)
-        else:
-            older, flow2, warped2 = (torch.zeros_like(x) for x in (newer, flow1, warped1))
-        condition = torch.cat([warped1, frame, warped2], dim=1)
-        return self.align(torch.cat([newer, older], dim=1), condition, flow1, flow2)
+    def carry(self, frame: Tensor, results: Sequence[Tensor], ways: Tensor) -> Tensor:
+        """The last two results, aligned to ``frame`` by the flows (N, 2, 2, H, W) to them."""
+        older = results[-2] if len(results) > 1 else torch.zeros_like(frame)
+        both = torch.stack([results[-1], older], dim=1)
+        warped = warp(both.flatten(0, 1), ways.flatten(0, 1), align_corners=True).view_as(both)
+        condition = torch.cat([warped[:, 0], frame, warped[:, 1]], dim=1)
+        return self.align(both.flatten(1, 2), condition, *ways.unbind(1))
+
+
+def both_ways(flows: Sequence[Tensor]) -> list[Tensor]:
+    """Each flow (N, 2, H, W), and where it leads with the one before: (N, 2, 2, H, W); none is before the first."""
+    if not flows:
+        return []
+    one = torch.stack(list(flows))
+    before = warp(one[:-1].flatten(0, 1), one[1:].flatten(0, 1), align_corners=True).view_as(one[1:])
+    two = torch.cat([torch.zeros_like(one[:1]), one[1:] + before])
+    return list(torch.stack([one, two], dim=2))
 
 
 class BidirectionalPropagation(nn.Module):
