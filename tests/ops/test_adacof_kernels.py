@@ -21,12 +21,12 @@ from .test_adacof import differentiate
 def test_kernel_symbols_are_those_of_the_ops() -> None:
     """Every op has its four C symbols, and nothing else is exported but OBProxSG's two phases and the hash.
 
-    Of conv3x3, all but the forward pass in float32 is torch's; adacof's in float32 also takes channels-last maps.
+    Of conv3x3, all but the forward pass in float32 is torch's.
     """
     ops = {row.op for row in backends()} - {"conv3x3"}
     expected = {f"vfikit_{op}_{way}_{kind}" for op in ops for way in ("forward", "backward") for kind in ("f32", "f64")}
     expected |= {f"vfikit_obproxsg_{phase}_{kind}" for phase in ("prox", "orthant") for kind in ("f32", "f64")}
-    expected |= {"vfikit_conv3x3_forward_f32", "vfikit_adacof_forward_last_f32", "vfikit_source_hash"}
+    expected |= {"vfikit_conv3x3_forward_f32", "vfikit_source_hash"}
     library = _cpu.load()[0]
     assert all(hasattr(library, name) for name in expected)
     if shutil.which("nm"):
@@ -74,12 +74,12 @@ def test_maps_in_either_layout(shape: tuple[int, ...], count: int, threads: Call
 def test_channels_last_maps_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a copy to planes, which takes as long as the sampling."""
     launched = []
-    monkeypatch.setattr(_cpu, "launch", lambda name, tensors, sizes: launched.append((name, tensors)))
+    monkeypatch.setattr(_cpu, "launch", lambda name, tensors, sizes: launched.append((name, tensors, sizes)))
     image, *maps = make(SHAPES[1])
     maps = [t.to(memory_format=torch.channels_last) for t in maps]
     adacof(image, *maps)
-    ((name, tensors),) = launched
-    assert name == "adacof_forward_last"
+    ((name, tensors, sizes),) = launched
+    assert (name, sizes[-1]) == ("adacof_forward", True)
     assert [t.data_ptr() for t in tensors[1:4]] == [t.data_ptr() for t in maps]
 
 

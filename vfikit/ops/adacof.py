@@ -186,12 +186,15 @@ def _read_in_place(input: Tensor, maps: Sequence[Tensor]) -> bool:
 def _native_forward(launch: Launch, input: Tensor, *inputs: Tensor, dilation: int) -> Tensor:
     stored = stored_type(launch, input, *inputs)
     image, *maps = (t.to(stored) for t in (input, *inputs))
-    last = launch is _cpu.launch and stored is torch.float32 and _read_in_place(image, maps)
+    in_either_layout = launch is _cpu.launch and stored is torch.float32
+    last = in_either_layout and _read_in_place(image, maps)
     tensors = [image.contiguous(), *(t if last else t.contiguous() for t in maps)]
     output = tensors[0].new_empty(*input.shape[:2], *maps[0].shape[2:])
-    sizes = (*input.shape, math.isqrt(maps[0].shape[1]), *output.shape[2:], dilation)
+    sizes = [*input.shape, math.isqrt(maps[0].shape[1]), *output.shape[2:], dilation]
+    if in_either_layout:
+        sizes.append(last)
     if output.numel():
-        launch(f"adacof_forward{'_last' * last}", (*tensors, output), sizes)
+        launch("adacof_forward", (*tensors, output), sizes)
     return output.to(input.dtype)
 
 

@@ -61,25 +61,15 @@ JobOf<T> job_of(const Shape& s, const T* weight, const T* offset_i, const T* off
 
 using namespace vfikit::adacof;
 
+// maps_last: the taps of a pixel lie side by side in the maps, as channels-last networks write them.
 VFIKIT_API int vfikit_adacof_forward_f32(const float* input, const float* weight, const float* offset_i,
                                          const float* offset_j, float* output, int64_t batch, int64_t channels,
                                          int64_t height, int64_t width, int64_t kernel, int64_t out_height,
-                                         int64_t out_width, int64_t dilation, int64_t threads) {
+                                         int64_t out_width, int64_t dilation, int64_t maps_last, int64_t threads) {
     const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0, AdaCoF::RING};
     Job job = job_of(s, weight, offset_i, offset_j);
     job.output = output;
-    return vfikit::taps::forward<AdaCoF>(job, input, forward_kernel, threads);
-}
-
-// The same where the taps of a pixel lie side by side in the maps, as channels-last networks write them.
-VFIKIT_API int vfikit_adacof_forward_last_f32(const float* input, const float* weight, const float* offset_i,
-                                              const float* offset_j, float* output, int64_t batch, int64_t channels,
-                                              int64_t height, int64_t width, int64_t kernel, int64_t out_height,
-                                              int64_t out_width, int64_t dilation, int64_t threads) {
-    const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0, AdaCoF::RING};
-    Job job = job_of(s, weight, offset_i, offset_j);
-    job.output = output;
-    return vfikit::taps::forward<AdaCoF>(job, input, forward_kernel, threads, true);
+    return vfikit::taps::forward<AdaCoF>(job, input, forward_kernel, threads, maps_last != 0);
 }
 
 VFIKIT_API int vfikit_adacof_forward_f64(const double* input, const double* weight, const double* offset_i,

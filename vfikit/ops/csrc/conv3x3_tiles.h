@@ -38,24 +38,6 @@ inline Run run_at(const Shape& s, int64_t tile, int64_t end) {
             left < end - tile ? left : end - tile};
 }
 
-// N vectors of N numbers, rows to columns.
-template <int N, int... I>
-VFIKIT_INLINE void transpose(Vec<float, N>* rows, std::integer_sequence<int, I...>) {
-    typedef Vec<float, N> V;
-    V next[N];
-    for (int step = 1; step < N; step *= 2) {
-        for (int i = 0; i < N / 2; ++i) {
-            next[2 * i] = VFIKIT_SHUFFLE(N, rows[i], rows[i + N / 2], (I / 2 + I % 2 * N)...);
-            next[2 * i + 1] = VFIKIT_SHUFFLE(N, rows[i], rows[i + N / 2], (N / 2 + I / 2 + I % 2 * N)...);
-        }
-        for (int i = 0; i < N; ++i) rows[i] = next[i];
-    }
-}
-template <int N>
-VFIKIT_INLINE void transpose(Vec<float, N>* rows) {
-    transpose<N>(rows, std::make_integer_sequence<int, N>());
-}
-
 template <class V>
 VFIKIT_INLINE void analyse(V a, V b, V c, V d, V* to) {
     to[0] = a - c, to[1] = b + c, to[2] = c - b, to[3] = b - d;

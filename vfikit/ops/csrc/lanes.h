@@ -101,17 +101,22 @@ VFIKIT_INLINE void store_quads(float* to, Vec<float, N> a, Vec<float, N> b, Vec<
     store(to + 3 * N, VFIKIT_SHUFFLE(N, ab2, cd2, (I / 4 * 4 + I % 2 + I % 4 / 2 * N + 2)...));
 }
 
-// 4 x 4 numbers, rows becoming columns; the steps are from a row to the next.
-VFIKIT_INLINE void transpose(const float* from, int64_t from_step, float* to, int64_t to_step) {
-    typedef Vec<float, 4> V;
-    const V a = load<V>(from), b = load<V>(from + from_step);
-    const V c = load<V>(from + 2 * from_step), d = load<V>(from + 3 * from_step);
-    const V ab = VFIKIT_SHUFFLE(4, a, b, 0, 4, 1, 5), ab2 = VFIKIT_SHUFFLE(4, a, b, 2, 6, 3, 7);
-    const V cd = VFIKIT_SHUFFLE(4, c, d, 0, 4, 1, 5), cd2 = VFIKIT_SHUFFLE(4, c, d, 2, 6, 3, 7);
-    store(to, VFIKIT_SHUFFLE(4, ab, cd, 0, 1, 4, 5));
-    store(to + to_step, VFIKIT_SHUFFLE(4, ab, cd, 2, 3, 6, 7));
-    store(to + 2 * to_step, VFIKIT_SHUFFLE(4, ab2, cd2, 0, 1, 4, 5));
-    store(to + 3 * to_step, VFIKIT_SHUFFLE(4, ab2, cd2, 2, 3, 6, 7));
+// N vectors of N numbers, rows to columns.
+template <int N, int... I>
+VFIKIT_INLINE void transpose(Vec<float, N>* rows, std::integer_sequence<int, I...>) {
+    typedef Vec<float, N> V;
+    V next[N];
+    for (int step = 1; step < N; step *= 2) {
+        for (int i = 0; i < N / 2; ++i) {
+            next[2 * i] = VFIKIT_SHUFFLE(N, rows[i], rows[i + N / 2], (I / 2 + I % 2 * N)...);
+            next[2 * i + 1] = VFIKIT_SHUFFLE(N, rows[i], rows[i + N / 2], (N / 2 + I / 2 + I % 2 * N)...);
+        }
+        for (int i = 0; i < N; ++i) rows[i] = next[i];
+    }
+}
+template <int N>
+VFIKIT_INLINE void transpose(Vec<float, N>* rows) {
+    transpose<N>(rows, std::make_integer_sequence<int, N>());
 }
 
 // The sum of a vector's quarters, eighths...: N floats to 4.

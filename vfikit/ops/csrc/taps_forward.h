@@ -163,12 +163,16 @@ VFIKIT_INLINE void lay_out(const Job& job, int64_t start, int count) {
         for (int p = 0; p < count; p += 4)
             for (int64_t t = 0; t < taps; t += 4) {
                 const float* at = from + p * taps + t;
-                if (p + 4 <= count && t + 4 <= taps)
-                    transpose(at, taps, to + t * CHUNK + p, CHUNK);
-                else
-                    for (int64_t k = 0; k < 16; ++k)
-                        if (p + k / 4 < count && t + k % 4 < taps)
-                            to[(t + k % 4) * CHUNK + p + k / 4] = at[k / 4 * taps + k % 4];
+                if (p + 4 <= count && t + 4 <= taps) {
+                    Vec<float, 4> block[4];
+                    for (int k = 0; k < 4; ++k) block[k] = load<Vec<float, 4>>(at + k * taps);
+                    transpose<4>(block);
+                    for (int k = 0; k < 4; ++k) store(to + (t + k) * CHUNK + p, block[k]);
+                    continue;
+                }
+                for (int64_t k = 0; k < 16; ++k)
+                    if (p + k / 4 < count && t + k % 4 < taps)
+                        to[(t + k % 4) * CHUNK + p + k / 4] = at[k / 4 * taps + k % 4];
             }
         to += taps * CHUNK;
     }
