@@ -96,8 +96,10 @@ class Config(TrainingConfig):
     teacher of the flow loss (published). Without it flows learn to bring neighbouring frames together."""
     validate_every: int = 2000
     """Steps from one validation to the next."""
+    validation_data: str | None = None
+    """As --data: whose held-out clips of five frames to validate on; by default --data's."""
     validation_limit: int = 16
-    """Held-out clips to validate on."""
+    """So many of them."""
 
 
 class Networks:
@@ -154,7 +156,7 @@ def main(config: Config) -> None:
     recipe.at_least(config, 0, "references")
     data = open_clips(config.data, "train", config.size, config.seed)
     objects = None if config.objects is None else ObjectMasks(config.objects)
-    held_out = open_clips(config.data, "test", config.size, config.seed)
+    held_out = open_clips(config.validation_data or config.data, "test", config.size, config.seed)
     accelerate = accelerator(config)
     nets = Networks(config, accelerate.device)
     nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
@@ -229,7 +231,7 @@ def validate(config: Config, run: TrainingRun, model: Any, data: task.Kept) -> N
     quality = task.quality(model.eval(), data)
     model.train(was)
     run.log.note(run.step, psnr=quality.psnr, ssim=quality.ssim)
-    tqdm.write(f"step {run.step}: PSNR {quality.psnr:.2f} dB on held-out clips of {config.data}")
+    tqdm.write(f"step {run.step}: PSNR {quality.psnr:.2f} dB on held-out clips")
 
 
 if __name__ == "__main__":

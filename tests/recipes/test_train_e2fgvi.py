@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 
 from vfikit import checkpoints
 from vfikit.losses import InpaintingLoss
@@ -55,6 +57,20 @@ def test_stages_one_after_the_other(tmp_path: Path) -> None:
         before = state
     row = json.loads((tmp_path / "flow" / "log.jsonl").read_text().splitlines()[0])
     assert row["flow"] == row["loss"] > 0
+
+
+@pytest.mark.slow
+def test_clips_too_short_to_validate_on_are_trained_on(tmp_path: Path) -> None:
+    frames = numpy.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), numpy.uint8)
+    for clip in ("a", "b"):
+        (tmp_path / "clips" / clip).mkdir(parents=True)
+        for number, frame in enumerate(frames, 1):
+            Image.fromarray(frame).save(tmp_path / "clips" / clip / f"im{number}.png")
+    arguments = ("--data", "clips", "--references", "0", "--adversarial", "0", "--steps", "1", "--out", "run")
+    done = train(tmp_path, *arguments, code=2)
+    assert "has 3 frames, expected at least 5" in done.stderr
+    train(tmp_path, *arguments, "--validation-data", "synthetic")
+    assert "psnr" in (tmp_path / "run" / "log.jsonl").read_text()
 
 
 @pytest.mark.slow
