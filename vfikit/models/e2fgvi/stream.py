@@ -52,7 +52,7 @@ def stream(
         raise ValueError(f"stream: start is {start}, expected a multiple of the stride {settings.stride}")
     clip = _Clip(net, iter(pairs), settings, box)
     centre, done = max(0, start - settings.stride), start
-    while clip.read(None if settings.reach is None else centre + settings.reach) > centre:
+    while clip.read(centre) > centre:
         clip.fill(settings.window(centre, clip.length))
         for index in range(done, centre):
             yield clip.finished(index)
@@ -82,9 +82,13 @@ class _Clip:
         self.length = 0
         self.like = next(net.parameters())
 
-    def read(self, until: int | None) -> int:
-        """Takes in frames up to and with ``until`` (None: all), as far as there are; returns how many there were."""
-        while until is None or self.length <= until:
+    def read(self, centre: int) -> int:
+        """Reads as far as the window around ``centre`` reaches, and returns how many frames there were until there.
+
+        Only those are kept that this window or a later one may look at.
+        """
+        reach = self.settings.reach
+        while reach is None or self.length <= centre + reach:
             pair = next(self.pairs, None)
             if pair is None:
                 break
@@ -92,8 +96,9 @@ class _Clip:
             if original.ndim != 4 or mask.shape != (original.shape[0], 1, *original.shape[2:]):
                 got = f"frame {self.length} is {tuple(original.shape)}, its mask {tuple(mask.shape)}"
                 raise ValueError(f"stream: {got}, expected (N, 3, H, W) and (N, 1, H, W)")
-            hole = dilate((mask > 0).to(self.like.device), self.settings.dilation)
-            self.frames[self.length] = _Frame(original, hole[..., self.box[0], self.box[1]])
+            if self.settings.keeps(self.length, centre):
+                hole = dilate((mask > 0).to(self.like.device), self.settings.dilation)
+                self.frames[self.length] = _Frame(original, hole[..., self.box[0], self.box[1]])
             self.length += 1
         return self.length
 
