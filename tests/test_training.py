@@ -1,12 +1,13 @@
 """What training recipes share."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from vfikit.training import average_in, cosine_restarts, learning_rate, stepped, update_average
+from vfikit.training import average_in, cosine_restarts, learning_rate, save_state, stepped, update_average
 
 
 def test_averages_follow_parameters_and_take_the_statistics_of_norms() -> None:
@@ -44,3 +45,26 @@ def test_cosine_restarts_end_each_period_at_the_least_rate() -> None:
     assert rates[5] == pytest.approx(0.1 + 0.5 * 0.5 * 0.9)
     with pytest.raises(ValueError, match="step is 7, expected at most 6"):
         cosine_restarts(1.0, 7, (4, 2), (1, 0.5))
+
+
+@pytest.mark.parametrize(("room", "numbers"), [(100_000, 100_000), (1000, 100)], ids=["while writing", "at the end"])
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, room: int, numbers: int) -> None:
+    """As torch meets it: closing the archive fails, too, with an error of its own."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(OSError, match=r"state\.pt: could not be written \(\[Errno 27\] File too large\)"):
+            save_state({"weights": torch.zeros(numbers)}, tmp_path / "state.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_failure_of_saving_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        save_state({}, tmp_path / "state.pt")

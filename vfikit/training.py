@@ -139,5 +139,11 @@ def restore(state: Mapping[str, Any], parts: Mapping[str, Any]) -> int:
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Writes ``state`` whole or not at all; a full disk is an ``OSError``."""
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        torch.save(state, file)
+    try:
+        with atomic(path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:
+        why = error.__context__ if isinstance(error, RuntimeError) else error  # torch ends the archive all the same
+        if not isinstance(why, OSError):
+            raise
+        raise OSError(f"{path}: could not be written ({why})") from error

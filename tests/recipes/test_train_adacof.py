@@ -206,6 +206,8 @@ def test_a_full_disk_leaves_the_older_state(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(torch, "save", full)
     done = train(tmp_path, "--resume", "run", "--steps", "2")
     assert done.code == 2
-    assert done.stderr.splitlines()[-1] == "error: [Errno 28] No space left on device"
+    assert done.stderr.splitlines()[-1] == (
+        "error: run/state.pt: could not be written ([Errno 28] No space left on device)"
+    )
     assert (tmp_path / "run/state.pt").read_bytes() == before
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
