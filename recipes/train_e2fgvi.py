@@ -84,7 +84,8 @@ class Config(TrainingConfig):
     ema: float = 0.0
     """Decay of the running average of the weights, which is what is saved and validated; 0 for none, as published."""
     clip: float = 10.0
-    """Largest gradient norm; 0 for none, as published, which some long runs do not survive."""
+    """Largest gradient norm, of the model and of the discriminator; 0 for none, as published, which some long runs do
+    not survive."""
     weight_decay: float = 0.0
     """Decoupled, of the model; published: none."""
     adversarial: float = 0.01
@@ -193,7 +194,7 @@ def take_step(config: Config, run: TrainingRun, nets: Networks, batch: task.Hole
     if nets.judge is not None and training.all_finite(accelerate, made.frames):
         training.set_rate(nets.judge, rate)
         judged = nets.loss.discriminator_loss(made.frames.float(), frames, batch.masks).total
-        found["discriminator"] = training.judge_step(accelerate, nets.judge, judged)
+        found["discriminator"] = training.judge_step(accelerate, nets.judge, judged, config.clip)
     training.set_rate(nets.optimizer, rate)
     losses = nets.loss(*made, frames, batch.masks)
     if isinstance(batch, Moving):

@@ -5,9 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from vfikit.training import average_in, cosine_restarts, learning_rate, save_state, stepped, update_average
+from vfikit.training import (
+    average_in,
+    cosine_restarts,
+    judge_step,
+    learning_rate,
+    save_state,
+    stepped,
+    update_average,
+)
 
 
 def test_averages_follow_parameters_and_take_the_statistics_of_norms() -> None:
@@ -68,3 +77,29 @@ def test_another_failure_of_saving_stays_what_it_is(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         save_state({}, tmp_path / "state.pt")
+
+
+def test_a_discriminator_steps_down_its_clipped_gradient() -> None:
+    judge = nn.Linear(3, 1, bias=False)
+    before, optimizer = judge.weight.detach().clone(), torch.optim.SGD(judge.parameters(), lr=1.0)
+    gradient = torch.tensor([[3.0, 0.0, 4.0]])
+    for clip, scale in ((0.0, 1.0), (10.0, 1.0), (0.5, 0.1)):
+        judge.load_state_dict({"weight": before})
+        judge_step(Accelerator(cpu=True), optimizer, (judge.weight * gradient).sum(), clip)
+        assert torch.allclose(judge.weight, before - scale * gradient, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["loss", "gradient"])
+def test_a_discriminator_rests_where_loss_or_gradient_is_not_finite(
+    wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = nn.Linear(3, 1, bias=False)
+    before, optimizer = judge.weight.detach().clone(), torch.optim.Adam(judge.parameters())
+    loss = judge.weight.sum() * torch.nan if wrong == "loss" else (0 * judge.weight).sqrt().sum()
+    assert bool(loss.isnan()) == (wrong == "loss")
+    judge_step(Accelerator(cpu=True), optimizer, loss, clip=1.0)
+    assert torch.equal(judge.weight, before)
+    assert "discriminator: loss" in capsys.readouterr().out
+    judge_step(Accelerator(cpu=True), optimizer, judge.weight.sum())
+    assert judge.weight.isfinite().all()
+    assert not torch.equal(judge.weight, before)

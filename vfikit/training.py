@@ -55,16 +55,27 @@ def descend(
     return norm
 
 
-def judge_step(accelerator: Any, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
-    """A discriminator's own step down ``loss``, which it returns.
+def judge_step(
+    accelerator: Any, optimizer: torch.optim.Optimizer, loss: torch.Tensor, clip: float = 0.0
+) -> torch.Tensor:
+    """A discriminator's own step down ``loss``, which it returns; its gradient is clipped to ``clip`` (0: it is not).
 
-    It is no part of what accelerate wraps, so its gradients are averaged over processes here.
+    It is no part of what accelerate wraps, so its gradients are averaged over processes here. Where the loss or the
+    gradient is not finite, the step is skipped and reported.
     """
+    from tqdm import tqdm
+
     optimizer.zero_grad()  # what the generator's term left there
     loss.backward()
-    for parameter in optimizer.param_groups[0]["params"]:
+    parameters = optimizer.param_groups[0]["params"]
+    for parameter in parameters:
         parameter.grad = accelerator.reduce(parameter.grad, "mean")
-    optimizer.step()
+    norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
+    if all_finite(accelerator, loss, norm):
+        optimizer.step()
+    else:
+        optimizer.zero_grad()
+        tqdm.write(f"discriminator: loss {loss.item():.4g}, gradient {norm.item():.4g}: skipped")
     return loss
 
 

@@ -89,6 +89,24 @@ def test_steps_that_are_not_finite_are_skipped_and_reported(tmp_path: Path, monk
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
 
 
+@pytest.mark.slow
+def test_the_discriminator_is_clipped_and_skips_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, plain = [0], InpaintingLoss.discriminator_loss
+
+    def sometimes(self, *arguments):  # type: ignore[no-untyped-def]
+        calls[0] += 1
+        found = plain(self, *arguments)
+        return found._replace(total=found.total * torch.nan) if calls[0] == 2 else found
+
+    monkeypatch.setattr(InpaintingLoss, "discriminator_loss", sometimes)
+    done = train(tmp_path, "--steps", "3", "--clip", "1e-4", "--out", "run")
+    assert "discriminator: loss nan" in done.stdout + done.stderr
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in state["discriminator"].values())
+    gradients = [kept["exp_avg"] for kept in state["judge"]["state"].values()]  # it keeps nothing of earlier ones
+    assert 0 < torch.stack([gradient.norm() for gradient in gradients]).norm() < 1.001e-4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
