@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 
 from vfikit.data import SyntheticClips, open_clips
 from vfikit.data.images import write_image
@@ -71,6 +73,18 @@ def test_holes_are_the_data_sets_own_grown(tmp_path: Path) -> None:
     assert all(masks[k, 0, 10, 8 + k] == 1 for k in range(3))
     assert data[0].flows is None
     assert HoledClips(open_clips(str(tmp_path), "test", None), size=(12, 16))[0].frames.shape == (3, 3, 12, 16)
+
+
+def test_holes_are_resized_as_the_published_program_does(tmp_path: Path) -> None:
+    write_image(torch.full((3, 24, 32), 0.5), tmp_path / "JPEGImages/c/00000.png")
+    (tmp_path / "test_masks/c").mkdir(parents=True)
+    mask = Image.fromarray(numpy.random.default_rng(0).integers(0, 2, (36, 48), numpy.uint8) * 255)
+    mask.save(tmp_path / "test_masks/c/00000.png")
+    (tmp_path / "test.json").write_text(json.dumps({"c": 1}))
+    for height, width in ((24, 32), (12, 16), (20, 64)):
+        data = HoledClips(open_clips(str(tmp_path), "test", None), size=(height, width), dilation=0)
+        expected = numpy.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) > 0
+        assert torch.equal(data[0].masks[0, 0] > 0, torch.tensor(expected))
 
 
 def test_only_what_has_its_weights_is_computed() -> None:

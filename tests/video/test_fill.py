@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vfikit.files import InputError
 from vfikit.video import FillOptions, VideoReader, inpaint_clip, read_image, write_image
+from vfikit.video.fill import masks
 
 from .clips import audio_packets, picture, write_video
 
@@ -97,13 +100,22 @@ def test_a_mask_of_another_size(tmp_path: Path, clip: Path) -> None:
     assert torch.equal(frames_of(tmp_path / "out")[0].amax(0) == 0, hole().amax(0) > 0)
 
 
+@pytest.mark.parametrize("size", [(64, 96), (48, 72), (27, 40)])
+def test_masks_are_resized_as_the_published_program_does(tmp_path: Path, clip: Path, size: tuple[int, int]) -> None:
+    painted = Image.fromarray(numpy.random.default_rng(0).integers(0, 2, size, numpy.uint8) * 255)
+    painted.save(tmp_path / "mask.png")
+    with VideoReader(clip) as reader:
+        made = next(masks(tmp_path / "mask.png", reader.info))
+    assert torch.equal(made[0] > 0, torch.tensor(numpy.asarray(painted.resize((48, 32), Image.Resampling.NEAREST)) > 0))
+
+
 def test_what_any_mask_covers(tmp_path: Path, clip: Path, mask: Path) -> None:
     SEEN.clear()
     (tmp_path / "masks").mkdir()
     for k in range(7):
         write_image(torch.roll(hole(), k, 2), tmp_path / "masks" / f"{k}.png")
-    for number, masks in enumerate((mask, tmp_path / "masks")):
-        inpaint_clip(clip, masks, tmp_path / f"{number}.mp4", black, FillOptions(look_ahead=True))
+    for number, given in enumerate((mask, tmp_path / "masks")):
+        inpaint_clip(clip, given, tmp_path / f"{number}.mp4", black, FillOptions(look_ahead=True))
     inpaint_clip(clip, mask, tmp_path / "n.mp4", black)
     assert torch.equal(SEEN[0], (hole() > 0).float().amax(0, keepdim=True))
     assert SEEN[1].sum() == 10 * (18 + 6)

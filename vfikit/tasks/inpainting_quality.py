@@ -71,7 +71,7 @@ class HoledClips:
         if not files:
             return irregular_masks(length, height, width, Draws.seeded(index))
         read = [(read_image(files[min(k, len(files) - 1)]) > 0).any(0, keepdim=True).float() for k in range(length)]
-        return functional.interpolate(torch.stack(read), (height, width), mode="nearest")
+        return functional.interpolate(torch.stack(read), (height, width), mode="nearest-exact")
 
 
 Method = Callable[[HoledClip], Tensor]  # to the filled frames (T, 3, H, W)

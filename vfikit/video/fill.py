@@ -174,7 +174,7 @@ def _hole(rgb: Tensor, path: Path, info: Info) -> Tensor:
         if abs(height * info.width - width * info.height) > 0.02 * height * info.width:
             expected = f"{info.width}x{info.height} like the clip, or of its proportions"
             raise InputError(f"{path}: the mask is {width}x{height}, expected {expected}")
-        rgb = functional.interpolate(rgb[None], (info.height, info.width), mode="nearest")[0]
+        rgb = functional.interpolate(rgb[None], (info.height, info.width), mode="nearest-exact")[0]
     return (rgb.amax(0, keepdim=True) > (0 if path.suffix.lower() in EXACT else 0.5)).float()
 
 
