@@ -49,8 +49,12 @@ class Config:
     """Every so many frames of the clip, one is looked up for what a window does not show."""
     references: int = Settings.nearest or 0
     """At most so many of those, the nearest; -1: all, as published, which takes ever more memory."""
+    num_ref: int = -1
+    """0 or more: the published demo's other rule instead of --references, up to so many and one more, --step apart,
+    around the window."""
     padding: Literal["minimal", "published"] = "minimal"
-    """"published" pads, rounds and blends as the published program."""
+    """"published" pads, rounds and blends as the published program; with --references -1 (or --num-ref), results equal
+    its own."""
     crop: int | None = None
     """Only so many pixels around all holes are looked at: much faster where holes are small."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,6 +80,7 @@ def main(config: Config) -> None:
         stride=config.stride,
         step=config.step,
         nearest=None if config.references == -1 else config.references,
+        num_ref=config.num_ref,
         dilation=config.dilation,
         padding=config.padding,
     )

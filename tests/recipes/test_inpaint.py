@@ -44,7 +44,12 @@ def test_a_video(tmp_path: Path, weights: Path, mask: Path) -> None:
     assert [path.name for path in output.parent.iterdir()] == ["clip.mp4"]
 
 
-def test_a_folder_is_what_the_model_makes(tmp_path: Path, weights: Path, mask: Path) -> None:
+@pytest.mark.parametrize(
+    ("references", "nearest"), [(("--references", "-1"), {"nearest": None}), (("--num-ref", "2"), {"num_ref": 2})]
+)
+def test_a_folder_is_what_the_model_makes(
+    tmp_path: Path, weights: Path, mask: Path, references: tuple[str, ...], nearest: dict[str, int | None]
+) -> None:
     (tmp_path / "in").mkdir()
     for k in range(5):
         write_image(picture(k), tmp_path / "in" / f"{k}.png")
@@ -52,9 +57,9 @@ def test_a_folder_is_what_the_model_makes(tmp_path: Path, weights: Path, mask: P
     masks = (read_image(mask)[None, None, :1] > 0).float()
     rule = {"stride": 2, "step": 2, "dilation": 1, "crop": 6}
     flags = [part for name, value in rule.items() for part in (f"--{name}", value)]
-    done = inpaint(weights, tmp_path / "in", mask, tmp_path / "out", *flags, "--references", "-1")
+    done = inpaint(weights, tmp_path / "in", mask, tmp_path / "out", *flags, *references)
     assert done.code == 0, done.stderr
-    expected = checkpoints.load(weights).inpaint(frames, masks, nearest=None, **rule)
+    expected = checkpoints.load(weights).inpaint(frames, masks, **nearest, **rule)
     made = torch.stack([read_image(path) for path in sorted((tmp_path / "out").iterdir())])
     assert (made - expected[0]).abs().max() <= 0.51 / 255
     done = inpaint(weights, tmp_path / "in", mask, tmp_path / "half", "--precision", "bfloat16")
@@ -71,6 +76,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path: Path, weights: Pat
         ([clip, mask, out / "o.xyz"], "output .xyz: unknown"),
         ([clip, mask, out / "o.mp4", "--stride", "0"], "stride is 0"),
         ([clip, mask, out / "o.mp4", "--references", "-2"], "--references is -2"),
+        ([clip, mask, out / "o.mp4", "--num-ref", "-2"], "num_ref is -2"),
         ([clip, mask, out / "o.mp4", "--padding", "published"], "a side of 48 pixels cannot be mirrored"),
         ([clip, mask, out / "o.mp4", "--crop", "-1"], "--crop is -1"),
     ]

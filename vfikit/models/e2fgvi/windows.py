@@ -29,8 +29,9 @@ class Settings:
 
     Holes grow by ``dilation`` pixels, up and down and sideways. Frames are padded as little as the network can do with
     ("minimal"); "published" pads to whole windows, cuts predictions to 8 bits and blends windows one after the other,
-    as the published program does, and so equals its results. With ``crop``, only the surroundings of all holes, so many
-    pixels around them, are seen and filled: much faster where holes are small.
+    as the published program does: with its references (``nearest=None``, or ``num_ref``), results equal its own. With
+    ``crop``, only the surroundings of all holes, so many pixels around them, are seen and filled: much faster where
+    holes are small.
     """
 
     stride: int = 5
