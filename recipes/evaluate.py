@@ -8,9 +8,8 @@ holes on clips (PSNR, SSIM, VFID, warping error, flicker, multiply-adds), or one
     python recipes/evaluate.py --model ldmvfi --checkpoint ldmvfi.safetensors --steps 1 2 4 8 20 50 200
     python recipes/evaluate.py --model lvdm --data UCF-101 --limit 2048 --published --i3d-weights i3d.pt
 
-Frames are read unaugmented. All metrics are of the frame as an 8-bit file holds it, but psnr_raw, which is of the raw
-output; docs/train-and-evaluate.md says what each is. Writes report.json and report.md, per image and on average, prints
-the table of means and where they are.
+Frames are read unaugmented; docs/train-and-evaluate.md says what each metric is. Writes report.json and report.md, per
+item and on average, prints the table of means and where they are.
 """
 
 from collections.abc import Callable
@@ -50,7 +49,8 @@ class Config:
     """Weights (.safetensors, or a published .pth); those that ship with vfikit unless given."""
     data: str = "synthetic"
     """synthetic, or PATH[@PART], several joined by commas; the test part of what has one. Parts: train, test, all, or a
-    published evaluation's: davis, vfitex, bvihfr, easy, medium, hard, extreme (SNU-FILM)."""
+    published evaluation's: davis, vfitex, bvihfr, easy, medium, hard, extreme (SNU-FILM). Of clips: synthetic, or one
+    folder or .csv, of which every tenth clip is measured unless the data set has a test part."""
     size: int | None = None
     """Side of synthetic frames, 256 unless given (folders are measured at their own size); of made videos and the clips
     beside them, the model's own unless given."""
