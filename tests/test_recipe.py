@@ -14,6 +14,8 @@ from vfikit.checkpoints import save
 from vfikit.files import InputError
 from vfikit.models import build
 
+from .models.test_e2fgvi import toy
+
 
 @dataclass(frozen=True)
 class Config:
@@ -77,6 +79,14 @@ def test_load_model_reads_ours_and_names_what_is_wrong(tmp_path):
             recipe.load_model(*arguments)
     with pytest.raises(InputError, match="device nowhere"):
         recipe.load_model("adacof-compressed", "small", Path(tmp_path / "net.safetensors"), "nowhere")
+
+
+@pytest.mark.parametrize(("kept", "asked"), [("e2fgvi", "e2fgvi-hq"), ("e2fgvi-hq", "e2fgvi")])
+def test_load_model_tells_models_of_one_class_apart(tmp_path, kept, asked):
+    save(toy(kept), tmp_path / "net.safetensors")
+    assert type(recipe.load_model(kept, "small", tmp_path / "net.safetensors")).__name__ == "E2FGVINet"
+    with pytest.raises(InputError, match=f"holds the network of {kept}, expected that of {asked}$"):
+        recipe.load_model(asked, "small", tmp_path / "net.safetensors")
 
 
 def test_layout_takes_convolutions_over_frames_too():

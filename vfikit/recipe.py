@@ -19,7 +19,7 @@ import torch
 
 from . import checkpoints
 from .files import InputError, append_jsonl, atomic, check_place
-from .models import MODELS, build
+from .models import MODELS, PRESETS, E2FGVINet, build
 
 Config = TypeVar("Config")
 FASTEST = 1_000_000  # frames a second
@@ -114,11 +114,18 @@ def load_model(name: str, preset: str, checkpoint: Path | None, device: str = "c
         raise InputError(f"{checkpoint}: no such file")
     if Path(checkpoint).suffix == ".safetensors":
         model = checkpoints.load(checkpoint, device)
-        if type(model) is not MODELS[name]:
-            others = " or ".join(other for other, kind in MODELS.items() if kind is type(model))
-            raise InputError(f"{checkpoint}: holds the network of {others}, expected that of {name}")
+        names = [other for other in MODELS if is_kind_of(model, other)]
+        if name not in names:
+            raise InputError(f"{checkpoint}: holds the network of {' or '.join(names)}, expected that of {name}")
         return model
     return checkpoints.load_published(build(name, preset), checkpoint).to(device).eval()
+
+
+def is_kind_of(model: Any, name: str) -> bool:
+    """Whether ``model`` is what ``name`` stands for, at any size; E2FGVI and E2FGVI-HQ are one class."""
+    if type(model) is not MODELS[name]:
+        return False
+    return not isinstance(model, E2FGVINet) or model.config.hq == PRESETS[name]["published"].hq
 
 
 def read_prompts_by(model: Any, encoder: str) -> None:

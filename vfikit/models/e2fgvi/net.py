@@ -61,6 +61,10 @@ class E2FGVIConfig:
     def features(self) -> int:
         return self.grouped[-1][0]
 
+    @property
+    def hq(self) -> bool:
+        return self.bias_map is None
+
 
 class Inpainted(NamedTuple):
     """Frames in (-1, 1), and flows (B, L - 1, 2, ceil(H / 4), ceil(W / 4)) in pixels of that size."""
