@@ -10,6 +10,7 @@ from PIL import Image
 
 from vfikit.data import SyntheticClips, open_clips
 from vfikit.data.images import write_image
+from vfikit.files import InputError
 from vfikit.metrics import psnr, warping_error
 from vfikit.models import build
 from vfikit.tasks.inpainting_quality import (
@@ -50,6 +51,14 @@ def test_rows_are_of_frames_with_holes_and_of_clips() -> None:
     exact = list(measure(lambda clip: clip.frames, data, ("flicker",), Judges({}), limit=1))
     assert len(exact) == 1
     assert exact[0]["flicker"] == 0
+
+
+def test_frames_too_small_to_measure_are_not_filled_first() -> None:
+    def never(clip: HoledClip) -> torch.Tensor:
+        raise AssertionError
+
+    with pytest.raises(InputError, match="scene 0: is 32x32, expected at least 65 pixels a side for ssim_wide"):
+        next(measure(never, clips(), ("psnr", "ssim_wide"), Judges({})))
 
 
 def test_means_run_over_frames_or_over_clips() -> None:

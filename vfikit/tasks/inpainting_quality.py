@@ -129,7 +129,7 @@ def _hole(made: Tensor, clip: HoledClip) -> Tensor:
     return -10 * ((error * clip.masks).sum() / clip.masks.sum()).log10()
 
 
-# Of each frame that has a hole; means run over all frames of all clips, as published.
+# Of each frame that has a hole; means run over those of all clips.
 FRAME_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": psnr,
     "ssim_wide": lambda made, frames: ssim(made, frames, "wide"),
@@ -155,6 +155,9 @@ def measure(
         judges.vfid.reset()
     for index in range(min(len(data), limit or len(data))):
         clip = data[index]
+        if "ssim_wide" in metrics and min(clip.frames.shape[2:]) < WINDOW:
+            size = "{1}x{0}".format(*clip.frames.shape[2:])
+            raise InputError(f"{data.name(index)}: is {size}, expected at least {WINDOW} pixels a side for ssim_wide")
         made = method(clip).float().cpu()
         holed = clip.masks.flatten(1).any(1)  # others come back as they were: PSNR is infinite
         if not holed.any():
@@ -174,7 +177,7 @@ def measure(
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of ``measure``'s rows: over all frames where a metric is of frames, else over clips."""
+    """Of ``measure``'s rows: over all frames with a hole where a metric is of frames, else over clips."""
     found = {}
     for name in rows[0].keys() - {"name", "frames"}:
         shares = [row["frames"] if name in FRAME_METRICS else 1 for row in rows]
