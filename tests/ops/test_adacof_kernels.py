@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vfikit.ops import _cpu, adacof, backends
+from vfikit.ops._backends import WITHOUT_CUDA
 
 from . import checks, kernels
 from .adacof_cases import SHAPES, gradient, make
@@ -21,12 +22,12 @@ from .test_adacof import differentiate
 def test_kernel_symbols_are_those_of_the_ops() -> None:
     """Every op has its four C symbols, and nothing else is exported but OBProxSG's two phases and the hash.
 
-    Of conv3x3, all but the forward pass in float32 is torch's.
+    Of those without CUDA, all but the forward pass in float32 is torch's.
     """
-    ops = {row.op for row in backends()} - {"conv3x3"}
+    ops = {row.op for row in backends()} - set(WITHOUT_CUDA)
     expected = {f"vfikit_{op}_{way}_{kind}" for op in ops for way in ("forward", "backward") for kind in ("f32", "f64")}
     expected |= {f"vfikit_obproxsg_{phase}_{kind}" for phase in ("prox", "orthant") for kind in ("f32", "f64")}
-    expected |= {"vfikit_conv3x3_forward_f32", "vfikit_source_hash"}
+    expected |= {"vfikit_source_hash", *(f"vfikit_{op}_forward_f32" for op in WITHOUT_CUDA)}
     library = _cpu.load()[0]
     assert all(hasattr(library, name) for name in expected)
     if shutil.which("nm"):

@@ -7,6 +7,7 @@ import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..ops.attention import attend
 from ..ops.fold import AT_ONCE, in_turn
 from .embeddings import position_embedding
 from .norms import group_norm
@@ -27,7 +28,7 @@ class PixelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
         q, k, v = (rearrange(part(normed), "n c h w -> n 1 (h w) c") for part in (self.q, self.k, self.v))
-        attended = functional.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v)
         return x + self.proj_out(rearrange(attended, "n 1 (h w) c -> n c h w", h=x.shape[2]))
 
 
@@ -75,7 +76,7 @@ class HeadAttention(nn.Module):
         order = "n l (h three d) -> three n h l d" if self.interleaved else "n l (three h d) -> three n h l d"
         qkv = pointwise(self.qkv, rearrange(self.norm(x), "n c ... -> n (...) c"))
         q, k, v = rearrange(qkv, order, three=3, d=self.head_width).unbind(0)
-        attended = functional.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v)
         made = pointwise(self.proj_out, rearrange(attended, "n h l d -> n l (h d)"))
         return x + made.transpose(1, 2).unflatten(2, x.shape[2:])
 
@@ -107,7 +108,7 @@ class TokenAttention(nn.Module):
             rearrange(part, "n l (h d) -> n h l d", d=self.head_width)
             for part in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
-        attended = functional.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v)
         return self.to_out(rearrange(attended, "n h l d -> n l (h d)"))
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..ops.attention import attend as attend_to_all
 from ..ops.fold import in_turn
 
 Encoding = Literal["published", "standard", "none"]
@@ -204,10 +205,10 @@ class TemporalAttentionLayer(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention; a query without any key gets zeros."""
+    if mask is None:
+        return attend_to_all(q, k, v)
     h = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    if mask is None or mask.dtype != torch.bool:
-        return h
-    return h.where(mask.any(-1, keepdim=True), 0)
+    return h if mask.dtype != torch.bool else h.where(mask.any(-1, keepdim=True), 0)
 
 
 def _check_frames(layer: nn.Module, x: Tensor, num_frames: int) -> None:

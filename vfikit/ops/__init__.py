@@ -2,6 +2,7 @@
 
 from ._backends import backends
 from .adacof import AdaCoF, adacof
+from .attention import Attention, attention
 from .conv3x3 import Conv3x3, conv3x3
 from .deform_conv import ModulatedDeformConv2d, deform_conv2d
 from .dsepconv import DSepConv, dsepconv
@@ -10,12 +11,14 @@ from .warp import warp
 
 __all__ = [
     "AdaCoF",
+    "Attention",
     "Conv3x3",
     "DSepConv",
     "ModulatedDeformConv2d",
     "SoftComposition",
     "SoftSplit",
     "adacof",
+    "attention",
     "backends",
     "conv3x3",
     "cut_patches",

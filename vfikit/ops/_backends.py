@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 from . import _cpu, _cuda
 
-OPS = ("adacof", "conv3x3", "deform_conv2d", "dsepconv")
-WITHOUT_CUDA = {"conv3x3": "torch's convolution is the fast one there"}
+OPS = ("adacof", "attention", "conv3x3", "deform_conv2d", "dsepconv")
+WITHOUT_CUDA = {
+    "attention": "torch's own is the fast one there",
+    "conv3x3": "torch's convolution is the fast one there",
+}
 
 
 class Backend(NamedTuple):
