@@ -5,7 +5,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from vfikit.layers.video_resnet import FrameConv3d
-from vfikit.ops import Conv3x3
+from vfikit.ops import Conv3x3, Linear
 
 
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
@@ -16,10 +16,12 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tens
 
 
 def by_torch(net: nn.Module) -> nn.Module:
-    """``net``, from now on with torch's own convolutions: it should be a copy. Names and tensors stay."""
+    """``net``, a copy, from now on with torch's own convolutions and linear layers. Names and tensors stay."""
     for module in net.modules():
         if type(module) is Conv3x3:
             module.__class__ = nn.Conv2d
         elif type(module) is FrameConv3d:
             module.__class__ = nn.Conv3d
+        elif type(module) is Linear:
+            module.__class__ = nn.Linear
     return net

@@ -1,8 +1,8 @@
 """Video-LDM's temporal attention as its formulas read: queries of every pixel, its own keys and values beside them."""
 
-import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from vfikit.layers import TemporalAttentionLayer, positional_encoding
 
@@ -14,10 +14,11 @@ def temporal_attention(layer: TemporalAttentionLayer, x: Tensor, frames: int, co
     q = q + positional_encoding(frames, x.shape[1], layer.encoding, x.device)
     source = q if context is None else context[:, None].expand(-1, q.shape[1], -1, -1)
     q, k, v = (
-        rearrange(project(rows), "b p t (n d) -> b p n t d", n=layer.heads)
+        rearrange(linear(rows, project.weight), "b p t (n d) -> b p n t d", n=layer.heads)
         for project, rows in ((layer.q_proj, q), (layer.k_proj, source), (layer.v_proj, source))
     )
-    h = layer.o_proj(rearrange(functional.scaled_dot_product_attention(q, k, v), "b p n t d -> b p t (n d)"))
+    h = rearrange(scaled_dot_product_attention(q, k, v), "b p n t d -> b p t (n d)")
+    h = linear(h, layer.o_proj.weight)
     h = rearrange(h, "b (h w) t c -> (b t) c h w", h=height)
     alpha = layer.alpha.clamp(0, 1)
     return alpha * x + (1 - alpha) * h

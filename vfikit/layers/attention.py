@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..ops.attention import attend
 from ..ops.fold import AT_ONCE, in_turn
+from ..ops.linear import Linear, linear
 from .embeddings import position_embedding
 from .norms import group_norm
 from .resnet import zero
@@ -83,7 +84,7 @@ class HeadAttention(nn.Module):
 
 def pointwise(layer: nn.Conv1d, tokens: Tensor) -> Tensor:
     """A convolution of one tap over tokens (N, L, C): what attention makes of them is then in its order of memory."""
-    return functional.linear(tokens, layer.weight.flatten(1), layer.bias)
+    return linear(tokens, layer.weight.flatten(1), layer.bias)
 
 
 class TokenAttention(nn.Module):
@@ -97,10 +98,10 @@ class TokenAttention(nn.Module):
         if inner % head_width:
             raise ValueError(f"TokenAttention: {inner} channels, expected a multiple of head_width {head_width}")
         self.head_width = head_width
-        self.to_q = nn.Linear(channels, inner, bias=False)
-        self.to_k = nn.Linear(context_channels, inner, bias=False)
-        self.to_v = nn.Linear(context_channels, inner, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(inner, channels, bias=bias))
+        self.to_q = Linear(channels, inner, bias=False)
+        self.to_k = Linear(context_channels, inner, bias=False)
+        self.to_v = Linear(context_channels, inner, bias=False)
+        self.to_out = nn.Sequential(Linear(inner, channels, bias=bias))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = x if context is None else context
@@ -141,7 +142,7 @@ class GatedFeedForward(nn.Module):
     def __init__(self, channels: int, expansion: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
         self.expansion, inner = expansion, expansion * channels
-        self.net = nn.Sequential(GEGLU(channels, inner), nn.Dropout(dropout), nn.Linear(inner, channels))
+        self.net = nn.Sequential(GEGLU(channels, inner), nn.Dropout(dropout), Linear(inner, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = max(1, AT_ONCE // (self.expansion * x.shape[-1]))
@@ -153,7 +154,7 @@ class GEGLU(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(in_channels, 2 * out_channels)
+        self.proj = Linear(in_channels, 2 * out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)

@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..ops.fold import CutPatches, JoinPatches, from_patches, in_turn, to_patches
+from ..ops.linear import Linear
 
 Size = tuple[int, int]
 # CPUs with products in bfloat16 that torch's fused attention knows nothing of: it converts all to float32.
@@ -102,8 +103,8 @@ class FocalAttention(nn.Module):
         if min(*window, *focal_window) < 1:
             raise ValueError(f"FocalAttention: windows are {window} and {focal_window}, expected 1 or more a side")
         self.heads, self.window, self.focal_window, self.count_twice = heads, window, focal_window, count_twice
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
 
     def forward(self, x: Tensor, pooled: Sequence[Tensor] = (), keep: int | None = None) -> Tensor:
         items, _, height, width, _ = x.shape

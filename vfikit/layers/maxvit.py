@@ -9,6 +9,7 @@ import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..ops.linear import Linear
 from .mbconv import MBConv
 
 
@@ -25,10 +26,10 @@ class WindowAttention(nn.Module):
         if channels % head_width:
             raise ValueError(f"WindowAttention: {channels} channels, expected a multiple of head_width {head_width}")
         self.head_width, self.window = head_width, window
-        self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(channels, channels, bias=False)
-        self.to_v = nn.Linear(channels, channels, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(channels, channels, bias=False))
+        self.to_q = Linear(channels, channels, bias=False)
+        self.to_k = Linear(channels, channels, bias=False)
+        self.to_v = Linear(channels, channels, bias=False)
+        self.to_out = nn.Sequential(Linear(channels, channels, bias=False))
         self.rel_pos_bias = nn.Embedding((2 * window - 1) ** 2, channels // head_width)
         self.reset_parameters()
 
@@ -66,10 +67,10 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, expansion: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(channels, expansion * channels),
+            Linear(channels, expansion * channels),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(expansion * channels, channels),
+            Linear(expansion * channels, channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..ops.attention import attend as attend_to_all
 from ..ops.fold import in_turn
+from ..ops.linear import Linear
 
 Encoding = Literal["published", "standard", "none"]
 ENCODINGS = ("published", "standard", "none")
@@ -135,10 +136,10 @@ class TemporalAttentionLayer(nn.Module):
         width = channels // heads * heads
         source = channels if context_dim is None else context_dim
         self.heads, self.cross, self.encoding = heads, context_dim is not None, encoding
-        self.q_proj = nn.Linear(channels, width, bias=False)
-        self.k_proj = nn.Linear(source, width, bias=False)
-        self.v_proj = nn.Linear(source, width, bias=False)
-        self.o_proj = nn.Linear(width, channels, bias=False)
+        self.q_proj = Linear(channels, width, bias=False)
+        self.k_proj = Linear(source, width, bias=False)
+        self.v_proj = Linear(source, width, bias=False)
+        self.o_proj = Linear(width, channels, bias=False)
         self.code_width, self.first_alpha = channels, alpha
         self.alpha = nn.Parameter(torch.empty(1))
         self.register_buffer("channel", torch.arange(channels))

@@ -7,6 +7,7 @@ from .conv3x3 import Conv3x3, conv3x3
 from .deform_conv import ModulatedDeformConv2d, deform_conv2d
 from .dsepconv import DSepConv, dsepconv
 from .fold import SoftComposition, SoftSplit, cut_patches, join_patches
+from .linear import Linear, linear
 from .warp import warp
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Attention",
     "Conv3x3",
     "DSepConv",
+    "Linear",
     "ModulatedDeformConv2d",
     "SoftComposition",
     "SoftSplit",
@@ -25,5 +27,6 @@ __all__ = [
     "deform_conv2d",
     "dsepconv",
     "join_patches",
+    "linear",
     "warp",
 ]

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-AT_ONCE = 2**19  # numbers that keep a CPU busy, and stay in its caches with what is made of them
+from .linear import linear
+
+AT_ONCE = 2**20  # numbers that keep a CPU busy, and stay in its caches with what is made of them
 
 
 def cut_patches(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
@@ -128,14 +130,14 @@ class SoftComposition(nn.Module):
         return in_turn(lambda tokens: self.join(patches(tokens), size), tokens).permute(0, 3, 1, 2)
 
 
-def from_patches(linear: nn.Linear, kernel: int) -> Callable[[Tensor], Tensor]:
-    """``linear``, whose columns are (channel, row, column), as a function of patches (.., k, k, C): (.., out)."""
-    weight = linear.weight.unflatten(1, (-1, kernel**2)).transpose(1, 2).flatten(1)
-    return lambda patches: functional.linear(patches.flatten(-3), weight, linear.bias)
+def from_patches(layer: nn.Linear, kernel: int) -> Callable[[Tensor], Tensor]:
+    """``layer``, whose columns are (channel, row, column), as a function of patches (.., k, k, C): (.., out)."""
+    weight = layer.weight.unflatten(1, (-1, kernel**2)).transpose(1, 2).flatten(1)
+    return lambda patches: linear(patches.flatten(-3), weight, layer.bias)
 
 
-def to_patches(linear: nn.Linear, kernel: int) -> Callable[[Tensor], Tensor]:
-    """``linear``, whose outputs are (channel, row, column), as a function of tokens (.., in): patches (.., k, k, C)."""
-    weight = linear.weight.unflatten(0, (-1, kernel**2)).transpose(0, 1).flatten(0, 1)
-    bias = None if linear.bias is None else linear.bias.unflatten(0, (-1, kernel**2)).t().flatten()
-    return lambda tokens: functional.linear(tokens, weight, bias).unflatten(-1, (kernel, kernel, -1))
+def to_patches(layer: nn.Linear, kernel: int) -> Callable[[Tensor], Tensor]:
+    """``layer``, whose outputs are (channel, row, column), as a function of tokens (.., in): patches (.., k, k, C)."""
+    weight = layer.weight.unflatten(0, (-1, kernel**2)).transpose(0, 1).flatten(0, 1)
+    bias = None if layer.bias is None else layer.bias.unflatten(0, (-1, kernel**2)).t().flatten()
+    return lambda tokens: linear(tokens, weight, bias).unflatten(-1, (kernel, kernel, -1))
