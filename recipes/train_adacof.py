@@ -42,7 +42,8 @@ class Config(TrainingConfig):
     """Loss, a sum of WEIGHT*TERM; 1*Charb+0.01*g_Spatial+0.005*g_Occlusion unless given (CDFI: without the last).
     Others: L1, MSE, Warp, VGG, and one of FI_GAN, GAN, WGAN, WGAN_GP, T_WGAN_GP."""
     vgg_weights: Path | None = None
-    """For the term VGG: torchvision's VGG-16 state dict."""
+    """For the term VGG: torchvision's VGG-16 state dict. With it, 1*Charb+0.01*g_Spatial+0.005*VGG is what --terms is
+    unless given for CDFI and the compressed forms, as published."""
     lr: float = 1e-3
     """Learning rate of Adamax."""
     schedule: Literal["step", "cosine", "constant"] = "step"
@@ -81,13 +82,19 @@ class Networks:
         self.optimizer = torch.optim.Adamax(self.model.parameters(), lr=config.lr, foreach=True)
         self.kept: dict[str, Any] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         vgg = VGGLoss(checkpoints.read_state_dict(config.vgg_weights)).to(device) if config.vgg_weights else None
-        name = adversarial_term(parse_terms(config.terms or interpolation.TERMS))
+        terms = config.terms
+        if vgg is not None and terms is None and config.model not in ("adacof", "adacof+"):
+            terms = interpolation.VGG_TERMS
+        weights = parse_terms(terms or interpolation.TERMS)
+        if vgg is not None and "VGG" not in weights:
+            raise InputError(f"--vgg-weights {config.vgg_weights}: no term needs it, expected one of VGG in --terms")
+        name = adversarial_term(weights)
         self.adversary = None
         if name is not None:
             self.adversary = ADVERSARIES[name]().to(device)
             self.adversary_optimizer = self.adversary.optimizer(config.lr / 10)
             self.kept |= {"adversary": self.adversary, "adversary_optimizer": self.adversary_optimizer}
-        objective = Objective(config.terms, vgg, self.adversary) if config.terms else None
+        objective = Objective(terms, vgg, self.adversary) if terms else None
         self.module: Any = interpolation.Training(self.model, objective)
 
 

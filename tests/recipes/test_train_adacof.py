@@ -146,6 +146,25 @@ def test_other_models(tmp_path: Path, model: str) -> None:
     assert ("g_Occlusion" in lines(tmp_path / "run")[0]) == (model != "cdfi")
 
 
+@pytest.mark.parametrize("model", ["cdfi", "adacof-compressed"])
+def test_vgg_weights_bring_the_published_loss(tmp_path: Path, model: str) -> None:
+    torch.save(weights(), tmp_path / "vgg.pth")
+    done = train(tmp_path, "--model", model, "--vgg-weights", "vgg.pth", "--out", "run", "--steps", "2")
+    assert done.code == 0, done.stderr
+    row = lines(tmp_path / "run")[0]
+    assert row["VGG"] > 0
+    assert row["loss"] == pytest.approx(row["Charb"] + 0.01 * row["g_Spatial"] + 0.005 * row["VGG"], rel=1e-5)
+
+
+def test_vgg_weights_are_not_read_in_vain(tmp_path: Path) -> None:
+    torch.save(weights(), tmp_path / "vgg.pth")
+    for more in ((), ("--model", "cdfi", "--terms", "1*Charb")):
+        done = train(tmp_path, "--vgg-weights", "vgg.pth", "--steps", "1", "--out", "run", *more)
+        assert done.code == 2
+        assert done.stderr.splitlines()[-1].startswith("error: --vgg-weights vgg.pth: no term needs it")
+    assert not (tmp_path / "run").exists()
+
+
 def test_learning_rates() -> None:
     module = runpy.run_path(str(ROOT / SCRIPT), run_name="train_adacof")
     config, rate = module["Config"], module["learning_rate"]

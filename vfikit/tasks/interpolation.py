@@ -15,6 +15,7 @@ from .task import Defaults, Split
 
 DEFAULTS = Defaults(batch_size=8, crop=96, size=(256, 256), pool=400, rule="sensitivity")
 TERMS = "1*Charb+0.01*g_Spatial+0.005*g_Occlusion"
+VGG_TERMS = "1*Charb+0.01*g_Spatial+0.005*VGG"  # published for CDFI and the compressed forms; needs VGG-16 weights
 
 # What is measured, of (prediction, target). All but psnr_raw are of the prediction as an 8-bit file holds it.
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
