@@ -21,6 +21,7 @@ from .plain.adacof import embedded, grid_sampled, grid_sampled_at_once, indexed
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
 DEVICES = ["cpu", CUDA]
+ON_CUDA = [pytest.param("cuda", dtype, marks=CUDA.marks) for dtype in (torch.float32, torch.float16)]
 HD = (720, 1280)
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 Separable = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -171,7 +172,9 @@ def test_dsepconv_forward_backward(compare: Compare, offsets: str, device: str) 
     )
 
 
-def deform_conv2d_inputs(offsets: str, device: str = "cpu", size: tuple[int, int] = (60, 108)) -> list[Tensor]:
+def deform_conv2d_inputs(
+    offsets: str, device: str = "cpu", size: tuple[int, int] = (60, 108), dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
     """input, offset, weight, bias, mask as in E2FGVI's alignment: 128 channels at 60x108, 16 offset groups, 3x3."""
     generator = torch.Generator().manual_seed(0)
     inputs = [
@@ -181,23 +184,33 @@ def deform_conv2d_inputs(offsets: str, device: str = "cpu", size: tuple[int, int
         torch.randn(128, generator=generator),
         torch.rand(1, 144, *size, generator=generator),
     ]
-    return [t.to(device) for t in inputs]
+    return [t.to(device, dtype) for t in inputs]
 
 
 def padded_deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
     return deform_conv2d(input, offset, weight, bias, padding=1, mask=mask)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+def deform_conv2d_others(device: str) -> tuple[dict[str, Callable[..., Tensor]], dict[str, tuple[float, float]]]:
+    """What it stands beside, and how many times as fast it is to be, forward and with backward."""
+    others = {"grid_sample, convolution": partial(plain_deform.grid_sampled, padding=1), **peers("deform_conv2d")}
+    if device == "cpu":
+        return others, {"mmcv": (6.0, 4.0)}
+    others["grid_sample, matrix product"] = partial(plain_deform.multiplied, padding=1)  # as mmcv, where it is missing
+    return others, dict.fromkeys(("mmcv", "grid_sample, matrix product"), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", torch.float32), *ON_CUDA])
 @pytest.mark.parametrize("offsets", ["noise", "smooth"])
 @pytest.mark.parametrize("backward", [False, True])
-def test_deform_conv2d(compare: Compare, backward: bool, offsets: str, device: str) -> None:
-    inputs = deform_conv2d_inputs(offsets, device)
-    others = {"grid_sample, convolution": partial(plain_deform.grid_sampled, padding=1), **peers("deform_conv2d")}
-    targets = {"mmcv": (4.0 if backward else 6.0) if device == "cpu" else 1.0} if "mmcv" in others else {}
-    name = f"deform_conv2d forward{' + backward' if backward else ''} 60x108 C128 G16 3x3 {offsets}"
+def test_deform_conv2d(compare: Compare, backward: bool, offsets: str, device: str, dtype: torch.dtype) -> None:
+    inputs = deform_conv2d_inputs(offsets, device, dtype=dtype)
+    others, wanted = deform_conv2d_others(device)
+    targets = {name: ratios[backward] for name, ratios in wanted.items() if name in others}
+    kind = "" if dtype == torch.float32 else f" {dtype}"
+    name = f"deform_conv2d forward{' + backward' if backward else ''} 60x108 C128 G16 3x3 {offsets}{kind}"
     if backward:
-        leaves, grad = [t.requires_grad_() for t in inputs], torch.rand(1, 128, 60, 108, device=device)
+        leaves, grad = [t.requires_grad_() for t in inputs], torch.rand(1, 128, 60, 108, device=device, dtype=dtype)
         calls = {other: partial(gradients, call, leaves, grad) for other, call in others.items()}
         compare(name, partial(gradients, padded_deform_conv2d, leaves, grad), calls, targets, 5, device)
         return

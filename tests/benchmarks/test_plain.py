@@ -72,15 +72,14 @@ DEFORMABLE = ("input", "offset", "weight", "bias", "mask")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("sample", [plain_deform.grid_sampled, plain_deform.multiplied])
 @pytest.mark.parametrize("path", sorted(DATA.glob("e2fgvi.dcn_*.npz")), ids=lambda path: path.stem)
-def test_golden_deform_conv2d(path, dtype):
+def test_golden_deform_conv2d(path, sample, dtype):
     """Gradients not on whole offsets, nor of what float32 positions move into another cell."""
     case = Case(path, dtype)
     case.skip("*", "only what is compared below")
     leaves = [case.take(name).requires_grad_() for name in DEFORMABLE]
-    output = plain_deform.grid_sampled(
-        *leaves, *(case.meta["config"][name] for name in ("stride", "padding", "dilation"))
-    )
+    output = sample(*leaves, *(case.meta["config"][name] for name in ("stride", "padding", "dilation")))
     case.check("output", output, most=1e-4)
     if dtype == torch.float64 and not case.meta["config"].get("integer"):
         for name, grad in zip(DEFORMABLE, torch.autograd.grad(output, leaves, case.take("grad_output"))):
