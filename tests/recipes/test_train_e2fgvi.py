@@ -11,6 +11,7 @@ from PIL import Image
 
 from vfikit import checkpoints
 from vfikit.losses import InpaintingLoss
+from vfikit.models import build
 
 from ..test_recipes_cli import Done, recipe
 
@@ -40,6 +41,20 @@ def test_writes_a_model_and_resumes_bit_exactly(tmp_path: Path) -> None:
     assert {"loss", "hole", "valid", "flow", "adversarial", "norm", "discriminator"} <= rows[0].keys()
     assert "psnr" in rows[-1]
     assert checkpoints.load(tmp_path / "whole" / "model.safetensors").config is not None
+
+
+@pytest.mark.slow
+def test_one_step_of_large_crops_and_many_frames(tmp_path: Path) -> None:
+    """Sizes and lengths that the published code does not take."""
+    large = ("--size", "256", "256", "--crop", "256", "256", "--local", "7", "--references", "5")
+    done = train(tmp_path, *large, "--steps", "1", "--out", "run")
+    assert "skipped" not in done.stdout + done.stderr
+    row = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert 0 < row["norm"] < float("inf")  # of all gradients
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert len(state["optimizer"]["state"]) == len(list(build("e2fgvi-hq", "small").parameters()))
+    for weights in (state["model"], state["discriminator"]):
+        assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
 
 
 @pytest.mark.slow
