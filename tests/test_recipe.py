@@ -89,6 +89,42 @@ def test_load_model_tells_models_of_one_class_apart(tmp_path, kept, asked):
         recipe.load_model(asked, "small", tmp_path / "net.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("preset", "said"),
+    [
+        ("small", "does not fit adacof, preset small, try --preset published (99 of another shape: get_kernel."),
+        ("published", "does not fit adacof, preset published (118 missing, 2 unknown: get_kernel."),
+    ],
+)
+def test_a_published_file_that_does_not_fit_is_a_short_line(tmp_path, preset, said):
+    """As published weights meet the default preset, small."""
+    with torch.device("meta"):
+        net = build("adacof", "published")
+    shapes = {name: tensor.shape for name, tensor in net.state_dict().items()}
+    state = {theirs: torch.zeros(()).expand(shapes[ours]) for theirs, ours in net.published_keys()}
+    torch.save(state if preset == "small" else {"a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "net.pth")
+    with pytest.raises(InputError) as error:
+        recipe.load_model("adacof", preset, tmp_path / "net.pth")
+    text = str(error.value)
+    assert said in text
+    assert text.count("get_kernel.") == 8
+    assert len(text) < 800
+    assert text.endswith(f"and {91 if preset == 'small' else 112} more)")
+
+
+def test_load_model_tells_adacof_from_adacof_plus(tmp_path):
+    """By the kernel: widths may be any, as compressing leaves them, and so may be a kernel of one's own."""
+    shipped = recipe.checkpoints.SHIPPED
+    assert recipe.load_model("adacof", "published", shipped / "adacof-small-compressed.safetensors")
+    for name in ("adacof+", "adacof+-compressed"):
+        with pytest.raises(
+            InputError, match=r"holds the network of adacof or adacof-compressed, expected that of adac"
+        ):
+            recipe.load_model(name, "small", shipped / "adacof-small-compressed.safetensors")
+    save(build("adacof", "small", kernel_size=3), tmp_path / "own.safetensors")
+    assert recipe.load_model("adacof+", "small", tmp_path / "own.safetensors").config.kernel_size == 3
+
+
 def test_layout_takes_convolutions_over_frames_too():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv3d(4, 4, (3, 1, 1)))
     assert recipe.in_layout(net) is net

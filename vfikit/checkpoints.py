@@ -16,10 +16,26 @@ from .files import InputError
 from .models import MODELS
 from .models.pretrained import Pretrained, read, read_metadata, write
 
-__all__ = ["load", "load_published", "read_state_dict", "save", "shipped"]
+__all__ = ["Misfit", "load", "load_published", "read_state_dict", "save", "shipped"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "params")  # what published files keep the state dict under
 SHIPPED = Path(__file__).parent / "weights"
+
+
+class Misfit(InputError):
+    """A published checkpoint that is not one of this model; ``parts`` are the names by what is wrong with them."""
+
+    def __init__(self, model: Pretrained, parts: Mapping[str, list[str]]) -> None:
+        self.parts = {what: keys for what, keys in parts.items() if keys}
+        listed = "; ".join(f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in self.parts.items())
+        super().__init__(f"load_published: this is no checkpoint of this {type(model).__name__}: {listed}")
+
+    def in_short(self, most: int = 8) -> str:
+        """How many names are wrong in which way, and the first of them."""
+        names = [name for keys in self.parts.values() for name in keys]
+        counts = ", ".join(f"{len(keys)} {what}" for what, keys in self.parts.items())
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        return f"{counts}: {', '.join(names[:most])}{more}"
 
 
 def save(model: Pretrained, path: str | Path, storage: torch.dtype | None = None, **extra: Any) -> None:
@@ -48,8 +64,8 @@ def shipped(name: str, preset: str) -> Path | None:
 def load_published(model: Pretrained, source: str | Path | Mapping[str, Any]) -> Pretrained:
     """Puts a published checkpoint into ``model``: a file, a folder of diffusers, or the state dict itself.
 
-    Every key of the one must have its place in the other, in the same shape; if not, ``InputError`` lists what does
-    not, and the model is untouched. What a model knows to be dead or double in its checkpoints is left out, and
+    Every key of the one must have its place in the other, in the same shape; if not, ``Misfit`` lists what does not,
+    and the model is untouched. What a model knows to be dead or double in its checkpoints is left out, and
     averaged weights are preferred (``published_state``). A file is read without running anything that it holds.
     """
     published = model.published_state(read_state_dict(source))
@@ -63,9 +79,7 @@ def load_published(model: Pretrained, source: str | Path | Mapping[str, Any]) ->
         if published[name].shape != ours[names[name]].shape
     ]
     if missing or unknown or wrong:
-        parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
-        listed = "; ".join(f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in parts if keys)
-        raise InputError(f"load_published: this is no checkpoint of this {type(model).__name__}: {listed}")
+        raise Misfit(model, {"missing": missing, "unknown": unknown, "of another shape": wrong})
     model.load_state_dict({names[name]: tensor for name, tensor in published.items()})
     return model
 

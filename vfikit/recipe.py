@@ -19,10 +19,11 @@ import torch
 
 from . import checkpoints
 from .files import InputError, append_jsonl, atomic, check_place
-from .models import MODELS, PRESETS, E2FGVINet, build
+from .models import MODELS, PRESETS, AdaCoFNet, E2FGVINet, build
 
 Config = TypeVar("Config")
 FASTEST = 1_000_000  # frames a second
+TOLD_APART_BY = {AdaCoFNet: ("kernel_size", "dilation"), E2FGVINet: ("hq",)}  # models of one class, whatever their size
 
 
 def run(main: Callable[[Config], None], config_type: type[Config]) -> None:
@@ -114,18 +115,25 @@ def load_model(name: str, preset: str, checkpoint: Path | None, device: str = "c
         raise InputError(f"{checkpoint}: no such file")
     if Path(checkpoint).suffix == ".safetensors":
         model = checkpoints.load(checkpoint, device)
-        names = [other for other in MODELS if is_kind_of(model, other)]
+        names = names_of(model)
         if name not in names:
             raise InputError(f"{checkpoint}: holds the network of {' or '.join(names)}, expected that of {name}")
         return model
-    return checkpoints.load_published(build(name, preset), checkpoint).to(device).eval()
+    try:
+        return checkpoints.load_published(build(name, preset), checkpoint).to(device).eval()
+    except checkpoints.Misfit as error:
+        hint = "" if preset == "published" else ", try --preset published"
+        raise InputError(f"{checkpoint}: does not fit {name}, preset {preset}{hint} ({error.in_short()})") from error
 
 
-def is_kind_of(model: Any, name: str) -> bool:
-    """Whether ``model`` is what ``name`` stands for, at any size; E2FGVI and E2FGVI-HQ are one class."""
-    if type(model) is not MODELS[name]:
-        return False
-    return not isinstance(model, E2FGVINet) or model.config.hq == PRESETS[name]["published"].hq
+def names_of(model: Any) -> list[str]:
+    """What ``model`` may be, at any size; every name of its class for a config of one's own, unlike any preset."""
+    names = [name for name, kind in MODELS.items() if kind is type(model)]
+
+    def marks(config: Any) -> list[Any]:
+        return [getattr(config, mark) for mark in TOLD_APART_BY.get(type(model), ())]
+
+    return [n for n in names if marks(model.config) in map(marks, PRESETS[n].values())] or names
 
 
 def read_prompts_by(model: Any, encoder: str) -> None:
