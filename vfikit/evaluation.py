@@ -1,5 +1,6 @@
 """The report of ``recipes/evaluate.py``: figures of one method beside others, what was not computed and why."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .files import atomic, write_json
+from .files import atomic
 
 Row = dict[str, Any]
 
@@ -57,24 +58,21 @@ def table(metrics: list[str], rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def write(folder: Path, title: str, settings: Mapping[str, Any], measured: Measured) -> None:
-    """report.json and report.md in ``folder``, and the means to the screen."""
+    """report.json and report.md in ``folder``, both or none, and the means to the screen."""
     found, unit = measured, measured.unit
     model = next(iter(found.rows))
     missing = [name for name in found.wanted if name not in found.computed]
-    write_json(
-        folder / "report.json",
-        {
-            "config": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
-            f"{unit}s": len(found.rows[model]),
-            "not_computed": missing,
-            **found.extra,
-            "mean": {name: {key: finite(value) for key, value in row.items()} for name, row in found.means.items()},
-            f"per_{unit}": {
-                name: [{key: finite(value) for key, value in row.items()} for row in rows]
-                for name, rows in found.rows.items()
-            },
+    report = {
+        "config": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
+        f"{unit}s": len(found.rows[model]),
+        "not_computed": missing,
+        **found.extra,
+        "mean": {name: {key: finite(value) for key, value in row.items()} for name, row in found.means.items()},
+        f"per_{unit}": {
+            name: [{key: finite(value) for key, value in row.items()} for row in rows]
+            for name, rows in found.rows.items()
         },
-    )
+    }
     each = {row["name"]: row for row in found.rows[model]}
     options = [f"`--{need.replace('_', '-')}-weights`" for name in missing for need in found.needs[name]]
     note = f"\n\nNot computed: {', '.join(missing)}; see {', '.join(dict.fromkeys(options))}." if missing else ""
@@ -82,8 +80,9 @@ def write(folder: Path, title: str, settings: Mapping[str, Any], measured: Measu
     single = [name for name in found.wanted if name not in found.of_all]
     last = f"\n\n## Per {unit}\n\n{table(single, each)}" if single else ""
     head = f"# {title}: means over {len(each)} {unit}s\n\n{table(found.wanted, found.means)}{note}"
-    with atomic(folder / "report.md") as path:
-        path.write_text(f"{head}{last}\n")
+    with atomic(folder / "report.json") as data, atomic(folder / "report.md") as text:
+        data.write_text(json.dumps(report, indent=2) + "\n")
+        text.write_text(f"{head}{last}\n")
     print(table(found.wanted, found.means))
     for name, value in found.extra.items():
         print(f"{name}: {value:.4g}")
