@@ -103,6 +103,23 @@ def test_no_step_left_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("steps", "left"), [(1, []), (2, ["config.json", "log.jsonl"])])
+def test_a_run_that_fails_before_its_first_line_leaves_nothing(tmp_path: Path, steps: int, left: list[str]) -> None:
+    """As over an image that cannot be read; what was there before the run, stays."""
+
+    def batches() -> Iterator[int]:
+        yield from range(steps)
+        raise InputError("a.png: cannot be read as an image")
+
+    (tmp_path / "old").mkdir()
+    for name in ("run", "old"):
+        run = TrainingRun("x", config(tmp_path / name), process(), parts(), None)
+        with pytest.raises(InputError, match="cannot be read"):
+            train(run, batches())
+        assert run.folder.exists() == bool(left or name == "old")
+    assert [path.name for path in sorted(tmp_path.glob("run/*"))] == left
+
+
 def test_counts_are_at_least_one() -> None:
     for name in ("steps", "log_every", "save_every"):
         with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is 0, expected at least 1"):

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import pickle
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -132,6 +133,7 @@ class TrainingRun:
         first = next(batches, None)  # data that cannot be read fails here, before anything is written
         if first is None:
             raise InputError(f"--steps is {config.steps}, expected more than the {self.step} done")
+        new = config.out is None or not config.out.exists()
         self.folder = recipe.out_folder(self.name, config.out)
         if self.main:
             values = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
@@ -139,8 +141,13 @@ class TrainingRun:
         self.log = recipe.StepLog(self.folder / "log.jsonl")
         if self.main:
             self.log.go_on_after(self.step)
-        with tqdm(total=config.steps, initial=self.step, disable=not self.main) as self._progress:
-            yield training.until(end, self.accelerator, itertools.chain([first], batches))
+        try:
+            with tqdm(total=config.steps, initial=self.step, disable=not self.main) as self._progress:
+                yield training.until(end, self.accelerator, itertools.chain([first], batches))
+        except BaseException:
+            if self.main and new and [path.name for path in self.folder.iterdir()] == ["config.json"]:
+                shutil.rmtree(self.folder)  # nothing came of it
+            raise
 
     def done(self, losses: Mapping[str, torch.Tensor] | None, **more: float) -> None:
         """Counts a step and logs its ``losses``, if it had any, with ``more`` in the line that says them."""
