@@ -4,7 +4,8 @@
     python recipes/compress.py --model cdfi --checkpoint cdfi.pth --preset published --data vimeo_triplet --steps 100000
 
 Takes the weights that ship with vfikit where no checkpoint is given; where none ship, it trains the full net first, for
---train-steps, and says so. Writes compressed.safetensors, report.json, report.md and pictures.
+--train-steps, and says so. Writes compressed.safetensors, report.json, report.md and pictures. Where --rule sensitivity
+plans the cut (frame interpolation's default), it follows the full net: what obproxsg made sparse is reported only.
 """
 
 import json
@@ -50,8 +51,7 @@ class Config:
     rule: Literal["consumer", "sqrt-min", "sqrt-max", "latency", "sensitivity"] | None = None
     """How densities become widths; latency times layers instead, sensitivity measures what each cut changes."""
     ratio: float | None = None
-    """How many times fewer parameters, met within 2 % (more where --speed takes it); this or --macs is as the task has
-    it where all are left out."""
+    """How many times fewer parameters, met within 2 % (more by --speed); the task's, or its --macs, unless given."""
     macs: float | None = None
     """How many times fewer multiply-accumulates, met within 2 %."""
     latency: float | None = None
