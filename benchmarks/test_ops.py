@@ -17,7 +17,7 @@ from .paired import Call, Compare, Prepare
 from .peers import peers
 from .plain import deform_conv2d as plain_deform
 from .plain import dsepconv as plain_dsepconv
-from .plain.adacof import embedded, grid_sampled, grid_sampled_at_once, indexed
+from .plain.adacof import a_thread_a_number, embedded, grid_sampled, grid_sampled_at_once, indexed
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
 DEVICES = ["cpu", CUDA]
@@ -78,7 +78,8 @@ def test_adacof_forward(compare: Compare, offsets: str, device: str) -> None:
     if device == "cuda":  # a copy of half their size moves as many bytes as reading the maps once
         half = [t[:, : t.shape[1] // 2].contiguous() for t in inputs[1:]]
         calls["maps at copy bandwidth"] = lambda: [t.clone() for t in half]
-        targets = {"maps at copy bandwidth": 0.5}
+        calls["a thread a number, as published"] = partial(a_thread_a_number, *inputs)
+        targets = {"maps at copy bandwidth": 0.5, "a thread a number, as published": 3.0}
     with torch.no_grad():
         compare(f"adacof forward 1280x720 F5 C3 {offsets}", partial(adacof, *inputs), calls, targets, 7, device)
 

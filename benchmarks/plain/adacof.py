@@ -6,10 +6,25 @@ and one bilinear sample a tap is exact. Float32 coordinates are absolute here, g
 """
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+
+from vfikit.ops import _cuda
+
+CUDA_TEXT = str(Path(__file__).with_suffix(""))  # an op's text for the launcher
+
+
+def a_thread_a_number(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, dilation: int = 1) -> Tensor:
+    """On CUDA, a thread for each number of the output, as published: ``adacof.cu``."""
+    output = input.new_empty(*input.shape[:2], *weight.shape[2:])
+    sizes = (*input.shape, math.isqrt(weight.shape[1]), *weight.shape[2:], dilation)
+    grid = (-(-output.numel() // math.prod(_cuda.BLOCK)), 1, 1)
+    instance = f"a_thread_a_number<{'double' if input.dtype == torch.float64 else 'float'}>"
+    _cuda._run(CUDA_TEXT, _cuda.Launch(instance, grid, (input, weight, offset_i, offset_j, output), sizes))
+    return output
 
 
 def grid_sampled(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, dilation: int = 1) -> Tensor:

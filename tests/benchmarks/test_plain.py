@@ -12,6 +12,7 @@ from benchmarks.plain import lvdm as plain_lvdm
 from tests.golden.adapters import e2fgvi_nets, ldmvfi_diffusion, ldmvfi_nets, lvdm_nets
 from tests.golden.adapters.case import DATA, Case
 from tests.golden.adapters.sampled import check
+from tests.ops.cuda_on_host import Host
 from vfikit.models.ldmvfi import VQFIGAN, DenoisingUNet
 
 NAMES = ("input", "weight", "offset_i", "offset_j")
@@ -28,6 +29,19 @@ def test_golden(path, sample, dtype):
     inputs = [case.take(f"in.{name}") for name in NAMES]
     case.check("out.output", sample(*inputs, case.meta["dilation"]), most=1e-4)
     case.finish()
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    return Host(plain.CUDA_TEXT, tmp_path_factory.mktemp("cuda_on_host"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_golden_cuda_text(path, host, dtype):
+    with host.standing_in():
+        test_golden(path, plain.a_thread_a_number, dtype)
+    assert len(host.ran) == 1
 
 
 @pytest.mark.parametrize("sample", DIFFERENTIABLE)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.plain.adacof import CUDA_TEXT
 from vfikit.ops import _cuda
 
 NAMES = {torch.float32: "float", torch.float64: "double", torch.float16: "f16", torch.bfloat16: "bf16"}
@@ -28,6 +29,7 @@ INSTANCES = {
 INSTANCES["deform_conv2d"] = [
     f"deform_conv2d_{kernel}<{type_}>" for kernel, type_ in product(("columns", "gradients"), NAMES.values())
 ]
+INSTANCES[CUDA_TEXT] = ["a_thread_a_number<float>", "a_thread_a_number<double>"]  # what benchmarks measure against
 SOURCE = """
 #include "%s.cu"
 #include <cstring>
