@@ -119,6 +119,20 @@ def test_whole_channels_to_a_target_of_macs(run, tmp_path, weights, sparsifier):
     assert abs(content["before"]["macs"] / content["after"]["macs"] / 3 - 1) <= 0.02
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["adacof+", "adacof-compressed", "adacof+-compressed"])
+def test_other_forms_of_adacof(run, tmp_path, model):
+    torch.manual_seed(0)
+    checkpoints.save(build(model, "small"), tmp_path / "full.safetensors")
+    chosen = ("--model", model, "--checkpoint", tmp_path / "full.safetensors", "--ratio", 2)
+    code, _, err = run(*chosen, "--out", tmp_path / "out", *BY_DENSITY)
+    assert code == 0, err
+    small = checkpoints.load(tmp_path / "out" / "compressed.safetensors")
+    assert (small.config.kernel_size, small.config.dilation) == ((11, 2) if "+" in model else (5, 1))
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["before"]["parameters"] / content["after"]["parameters"] >= 2 / 1.02
+
+
 @pytest.mark.parametrize("route", ["slice", "rebuild"])
 def test_only_a_part_is_cut(run, tmp_path, weights, route):
     """--ratio is that of its parameters; --route rebuild trains nothing else anew."""
