@@ -34,3 +34,11 @@ def test_channels_are_coupled_cut_and_kept(tmp_path: Path) -> None:
     assert loaded.generate(num_frames=5, generator=torch.Generator().manual_seed(0)).shape == (1, 5, 3, 16, 12)
     rebuilt = compress.rebuild(net, plan.widths)
     assert rebuilt(*inputs).shape == inputs[0].shape
+
+
+@pytest.mark.parametrize("kind", ["interpolation", "upsampling"])
+def test_networks_that_are_not_traced_are_refused(kind: str) -> None:
+    net = build(replace(VIDEO_LDM, **{"interpolation": False, "upsampling": False, kind: True}))
+    said = {"interpolation": "interpolator", "upsampling": "upsampler"}[kind]
+    with pytest.raises(compress.CouplingError, match=f"leaves out {said}, whose channels .* without"):
+        compress.couple(net, (torch.rand(1, 3, 3, 16, 16),))

@@ -36,11 +36,17 @@ def couple(model: nn.Module, inputs: Sequence[Any], seconds: float = 300.0) -> C
     """Traces ``model(*inputs)`` and returns the groups of channels that can be cut.
 
     Only shapes and types of the tensors in ``inputs`` matter; the model is not touched. The channels of inputs and
-    outputs stay. A model that does not run on ``meta``, or longer than ``seconds``, raises ``CouplingError``.
+    outputs stay. A model that does not run on ``meta``, or longer than ``seconds``, or that has networks ``apart`` from
+    what it runs, whose channels must fit all the same, raises ``CouplingError``.
 
     Attention is cut by whole heads. Its number is to be found in a ``heads`` or ``num_heads`` of the module, or follow
     from the tensors (``view(n, -1, head_dim, ..)``); where the code has it otherwise, heads stay.
     """
+    if apart := getattr(model, "apart", ()):
+        raise CouplingError(
+            f"coupling: {type(model).__name__}'s forward pass leaves out {' and '.join(apart)}, whose channels would "
+            "no longer fit: compress the model without"
+        )
     first = Labeller(Atoms(), Limit(3600))  # imports what torch needs for this, before the clock starts
     first.run(nn.Conv2d(1, 1, 1, device="meta"), (torch.empty(1, 1, 1, 1, device="meta"),))
     limit = Limit(seconds)

@@ -63,6 +63,11 @@ class VideoLDMNet(Pretrained):
         found = to_noise(self.schedule, self.config.schedule.prediction, noisy, t, predicted)
         return self.decode(self.schedule.predict_start(noisy, found, t))
 
+    @property
+    def apart(self) -> list[str]:
+        """The networks that ``forward`` does not run."""
+        return [name for name in ("interpolator", "upsampler") if getattr(self, name) is not None]
+
     def nothing_known(self, latents: Tensor) -> Tensor | None:
         """The condition that tells the generator of no frame; None where it takes none."""
         if not self.config.unet.planes:
