@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vfikit.models import build
-from vfikit.models.video_ldm import VideoLDMNet
+from vfikit.models.video_ldm import VideoLDMNet, texts
 from vfikit.tasks import video_ldm as task
 from vfikit.tasks import video_ldm_stages as stages
 
@@ -39,6 +39,25 @@ def test_every_stage_trains_its_own_weights(stage: str) -> None:
     behind = {id(p) for name, p in model.named_parameters() if ".condition.layers." in name}
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters if id(p) not in behind)
     assert found.prediction.shape == found.target.shape
+
+
+@pytest.mark.parametrize("encoder", ["", "of words"])
+def test_texts_left_out_are_those_of_no_words(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What guidance leads away from, by prompt or by embeddings, is what was trained."""
+    model, text, seen = toy(), torch.randn(2, 4, 8), []
+    empty = torch.randn(1, 4, 8) if encoder else torch.zeros(1, 4, 8)
+    model.config = replace(model.config, text_encoder=encoder)
+    monkeypatch.setattr(texts, "encode_text", lambda _, said, like: empty if said == [""] else text[:1])
+    monkeypatch.setattr(stages, "NO_TEXT", 1.0)
+    monkeypatch.setattr(model, "denoise", lambda _, x, t, given: seen.append(given.text))
+    stages.denoising(model, "temporal", batch(), text)
+    assert torch.equal(seen[0], empty.expand(2, -1, -1))
+    by_hand = texts.of_embeds(model, 2.0, text, None, None, None)
+    assert by_hand is not None
+    assert torch.equal(by_hand.negative.expand(2, -1, -1), empty.expand(2, -1, -1))
+    if encoder:
+        assert torch.equal(model.texts(1, "a cat", "", None, None).negative, empty)
+        assert torch.equal(model.texts(1, None, "", None, None).text, empty)
 
 
 def test_the_interpolator_begins_as_the_generator() -> None:

@@ -11,6 +11,7 @@ from ..layers.inflate import temporal_parameters
 from ..losses import VQGANLoss
 from ..models.video_ldm import Given, VideoLDMNet
 from ..models.video_ldm.schedule import BETWEEN, condition, known_mask
+from ..models.video_ldm.texts import no_words
 from ..models.video_ldm.upsampler import FACTOR, Noised
 from .clips import ClipBatch
 
@@ -111,7 +112,7 @@ def denoising(model: VideoLDMNet, stage: str, batch: ClipBatch, text: Tensor | N
         text = nothing
     else:
         left_out = torch.rand(videos, 1, 1, device=text.device) < NO_TEXT
-        text = torch.where(left_out, torch.zeros_like(text), text)
+        text = torch.where(left_out, no_words(model.config.text_encoder, text), text)
     t = torch.randint(model.config.schedule.timesteps, (videos,), device=frames.device)
     if stage == "upsampler":
         assert model.upsampler is not None

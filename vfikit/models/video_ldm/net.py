@@ -146,12 +146,13 @@ class VideoLDMNet(Pretrained):
         or a sixteenth of the frames are made so, and three put between every two, once or twice. ``upsample`` gives
         four times the sides. ``temporal_prompt_embeds`` is what the temporal layers read where the spatial ones read
         ``prompt_embeds`` of a tuned text encoder; of words, the config's encoders see to it. ``context_guidance_scale``
-        leans towards what the known frames ask for. Raises ValueError for what this model has no network for.
+        leans towards what the known frames ask for. Without a prompt, a model with a text encoder reads "". Raises
+        ValueError for what this model has no network for.
         """
         check_counts("generate", num_frames=num_frames, num_videos=num_videos, height=height, width=width)
         videos = num_videos if frames is None else len(frames)
         embeds = (prompt_embeds, negative_prompt_embeds, temporal_prompt_embeds, temporal_negative_prompt_embeds)
-        texts = self.texts(videos, prompt, negative_prompt, of_embeds(*embeds), labels)
+        texts = self.texts(videos, prompt, negative_prompt, of_embeds(self, guidance_scale, *embeds), labels)
         request = Request(
             (videos, num_frames, *self.latent_size(height, width, frames)),
             *(texts, guidance_scale, context_guidance_scale),
@@ -200,8 +201,8 @@ class VideoLDMNet(Pretrained):
         """What is asked for, by labels, embeddings or words, in this order, and what guidance leads away from."""
         if labels is not None:
             return of_labels(self, videos, labels)
-        if embeds is None and prompt is not None:
-            embeds = of_prompt(self, prompt, negative_prompt)
+        if embeds is None and (prompt is not None or self.config.text_encoder):
+            embeds = of_prompt(self, prompt or "", negative_prompt)
         nothing = self.no_text(videos)
         return Texts(nothing, nothing) if embeds is None else spread(embeds, videos)
 

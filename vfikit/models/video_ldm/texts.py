@@ -32,12 +32,25 @@ def of_labels(net: "VideoLDMNet", videos: int, labels: list[int]) -> Texts:
 
 
 def of_embeds(
-    embeds: Tensor | None, negative: Tensor | None, temporal: Tensor | None, temporal_negative: Tensor | None
+    net: "VideoLDMNet",
+    guidance: float,
+    embeds: Tensor | None,
+    negative: Tensor | None,
+    temporal: Tensor | None,
+    temporal_negative: Tensor | None,
 ) -> Texts | None:
-    """Embeddings as they are given; zeros to lead away from where there are none."""
+    """Embeddings as they are given; where ``guidance`` has none to lead away from, those of no words."""
     if embeds is None:
         return None
-    return Texts(embeds, torch.zeros_like(embeds) if negative is None else negative, temporal, temporal_negative)
+    if negative is None:
+        encoder = net.config.spatial_text_encoder or net.config.text_encoder
+        negative = torch.zeros_like(embeds) if guidance == 1 else no_words(encoder, embeds)
+    return Texts(embeds, negative, temporal, temporal_negative)
+
+
+def no_words(encoder: str, like: Tensor) -> Tensor:
+    """What captions that are left out in training become: "" as the encoder reads it; zeros ``like`` without one."""
+    return encode_text(encoder, [""], like) if encoder else torch.zeros_like(like)
 
 
 def of_prompt(net: "VideoLDMNet", prompt: str | list[str], negative_prompt: str) -> Texts:
