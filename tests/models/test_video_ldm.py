@@ -120,6 +120,27 @@ def test_guidance_leans_and_one_is_none(net: VideoLDMNet) -> None:
     assert not torch.allclose(made(temporal_prompt_embeds=embeds + 1), plain)
 
 
+def test_networks_that_no_subject_was_shown_to_read_the_original_text(net: VideoLDMNet) -> None:
+    tuned, original = torch.randn(2, 1, 3, 8, generator=seeded())
+    seen: dict[str, list[Given]] = {"generator": [], "interpolator": [], "upsampler.denoiser": []}
+    hooks = [
+        net.get_submodule(name).register_forward_pre_hook(lambda _, inputs, found=found: found.append(inputs[2]))
+        for name, found in seen.items()
+    ]
+    asked = {"prompt_embeds": tuned, "temporal_prompt_embeds": original, "guidance_scale": 2.0}
+    net.generate(num_frames=5, interpolations=1, upsample=True, generator=seeded(), **asked)
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(seen["generator"][0].text, tuned)
+    assert seen["generator"][0].temporal_text is not None
+    assert torch.equal(seen["generator"][0].temporal_text, original)
+    for name in ("interpolator", "upsampler.denoiser"):
+        assert seen[name]
+        assert all(given.temporal_text is None for given in seen[name])
+        assert torch.equal(seen[name][0].text, original)
+        assert not any(torch.equal(given.text, tuned) for given in seen[name])
+
+
 def test_the_decoder_is_the_image_decoder_at_alpha_one(net: VideoLDMNet) -> None:
     latents = torch.randn(1, 4, 4, 8, 6)
     with torch.no_grad():

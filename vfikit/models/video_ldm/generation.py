@@ -92,7 +92,7 @@ def between(net: "VideoLDMNet", request: Request, latents: Tensor, rate: int) ->
         known = found[:, start : end + 1].clone()
         known[:, 0], known[:, -1] = latents[:, index], latents[:, index + 1]
         mask = known_mask(BETWEEN + 1, (0, BETWEEN), latents.device)
-        asked = request._replace(shape=tuple(known.shape))  # type: ignore[arg-type]
+        asked = request._replace(shape=tuple(known.shape), texts=request.texts.original())  # type: ignore[arg-type]
         found[:, start : end + 1] = window(net, net.interpolator, asked, known, mask, rate)
     return found if latents.shape[1] > 1 else latents
 

@@ -164,8 +164,8 @@ class VideoLDMNet(Pretrained):
         if upsample and self.upsampler is None:
             raise ValueError("generate: upsample, but this model has no upsampler")
         video = self.decode(generate_latents(self, request, known)).clamp(0, 1)
-        larger = self.upsampler if upsample else None
-        return video if larger is None else larger.upsample(video, texts.text, request.sampling, generator=generator)
+        larger, text = self.upsampler if upsample else None, texts.original().text
+        return video if larger is None else larger.upsample(video, text, request.sampling, generator=generator)
 
     def sampling(self, steps: int | None, eta: float | None, sampler: str | None) -> Sampling:
         """The config's, but for what is given."""

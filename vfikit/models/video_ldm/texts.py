@@ -22,6 +22,12 @@ class Texts(NamedTuple):
     temporal: Tensor | None = None
     temporal_negative: Tensor | None = None
 
+    def original(self) -> "Texts":
+        """For networks that no subject was shown to: what those in time read, for all layers."""
+        if self.temporal is None:
+            return self
+        return Texts(self.temporal, self.negative if self.temporal_negative is None else self.temporal_negative)
+
 
 def of_labels(net: "VideoLDMNet", videos: int, labels: list[int]) -> Texts:
     """The embeddings of ``labels``, the same for all videos; guidance leads away from "not given"."""
