@@ -68,7 +68,7 @@ class Config:
     upsample: bool = False
     """video-ldm: four times the sides, by its upsampler."""
     context_guidance_scale: float | None = None
-    """video-ldm: how far to lean towards the frames that are continued."""
+    """video-ldm: how far to lean towards the frames that are continued, or that others are put between."""
     fps: str = "8"
     """Frames a second of the video: 8, 23.976 or 30000/1001."""
     seed: int = 0

@@ -200,6 +200,10 @@ def test_what_is_wrong_is_said(net: VideoLDMNet) -> None:
         net.generate(num_frames=0)
     with pytest.raises(ValueError, match="3 prompts, expected one or 2"):
         net.generate(num_videos=2, prompt_embeds=torch.zeros(3, 1, 8))
+    with pytest.raises(ValueError, match="2 frames, 2 of them known, expected more"):
+        net.generate(num_frames=2, frames=torch.rand(1, 2, 3, 16, 12))
+    with pytest.raises(ValueError, match="context_guidance_scale, but one window knows no frames"):
+        net.generate(num_frames=4, context_guidance_scale=3.0)
     bare = build(TOY, interpolation=False, upsampling=False)
     with pytest.raises(ValueError, match="no network for them"):
         bare.generate(interpolations=1)

@@ -119,6 +119,24 @@ def test_every_mode_of_video_ldm(
         assert (reader.info.width, reader.info.height) == size
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--context-guidance-scale", "3"), "context_guidance_scale, but one window knows no frames"),
+        (("--begin", "BEGIN", "--num-frames", "1"), "expected more"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, aligned: Path
+) -> None:
+    write_image(torch.rand(3, 16, 12), tmp_path / "begin.png")
+    given = [tmp_path / "begin.png" if argument == "BEGIN" else argument for argument in arguments]
+    done = generate(tmp_path / "o.mp4", "--model", "video-ldm", "--checkpoint", aligned, "--num-frames", 4, *given)
+    assert done.code == 2
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["begin.png"]
+
+
 def test_what_a_model_cannot_do_is_said(tmp_path: Path, weights: Path) -> None:
     done = generate(tmp_path / "o.mp4", "--checkpoint", weights, "--interpolations", 1)
     assert done.code == 2

@@ -37,6 +37,10 @@ def generate_latents(net: "VideoLDMNet", request: Request, known: Tensor | None 
     step = BETWEEN**request.interpolations
     if known is not None and request.interpolations:
         raise ValueError("generate: frames to continue and interpolations, expected one of them")
+    if known is not None and known.shape[1] >= frames:
+        raise ValueError(f"generate: {frames} frames, {known.shape[1]} of them known, expected more")
+    if request.context_guidance != 1 and known is None and frames <= net.config.frames and not request.interpolations:
+        raise ValueError("generate: context_guidance_scale, but one window knows no frames, expected some to continue")
     keys = -(-(frames - 1) // step) + 1
     latents = key_frames(net, request._replace(shape=(videos, keys, *rest)), known)
     for rate in range(request.interpolations):
