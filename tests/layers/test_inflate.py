@@ -248,3 +248,12 @@ def test_networks_it_cannot_take_are_named() -> None:
         inflate(toy(), attention="time")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="got VideoTransformer, expected a Transformer2DModel"):
         inflate(inflate(toy()))
+
+
+def test_a_network_that_is_refused_stays_as_it_was() -> None:
+    net = toy(down_block_types=("CrossAttnDownBlock2D", "AttnDownBlock2D"))
+    before = [type(module) for module in net.modules()]
+    with pytest.raises(ValueError, match="got Attention, expected a Transformer2DModel"):
+        inflate(net)
+    assert [type(module) for module in net.modules()] == before
+    assert all(p.requires_grad for p in net.parameters())

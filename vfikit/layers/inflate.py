@@ -42,13 +42,14 @@ def inflate(
     """
     if attention not in ATTENTIONS:
         raise ValueError(f"inflate: attention is {attention!r}, expected one of {', '.join(ATTENTIONS)}")
-    if freeze:
-        unet.requires_grad_(False)
     downs, ups = list(unet.down_blocks), list(unet.up_blocks)
     levels = [*range(len(downs)), len(downs) - 1, *reversed(range(len(ups)))]
     blocks = [*downs, unet.mid_block, *ups]
-    if not any(getattr(block, "attentions", None) for block in blocks):
+    found = [_transformers(block) for block in blocks]  # what is refused is, before anything is changed
+    if not any(found):
         raise ValueError(f"inflate: {type(unet).__name__} has no transformers to put temporal layers around")
+    if freeze:
+        unet.requires_grad_(False)
     for level, block in zip(levels, blocks, strict=True):
         temporal = middle or block is not unet.mid_block
         inflate_block(block, level, temporal, attention, heads, alpha, encoding, condition_channels)
@@ -67,11 +68,7 @@ def inflate_block(
     condition_channels: int = 0,
 ) -> None:
     """Wraps the transformers of one block, whose maps are 2^level times smaller than the network's input."""
-    for index, spatial in enumerate(getattr(block, "attentions", None) or ()):
-        if spatial is None:
-            continue
-        if not hasattr(spatial, "transformer_blocks") or not hasattr(spatial, "proj_out"):
-            raise ValueError(f"inflate: got {type(spatial).__name__}, expected a Transformer2DModel")
+    for index, spatial in _transformers(block):
         wrapped = VideoTransformer(spatial)
         if temporal:
             channels, groups = spatial.norm.num_channels, spatial.norm.num_groups
@@ -85,6 +82,15 @@ def inflate_block(
                 wrapped.condition = ConditionEncoder(condition_channels, channels, level)
         wrapped.to(spatial.proj_out.weight.device, spatial.proj_out.weight.dtype)
         block.attentions[index] = wrapped
+
+
+def _transformers(block: Any) -> list[tuple[int, Any]]:
+    """The transformers of a block, each with its place; ValueError for attention of other kinds."""
+    found = [(i, each) for i, each in enumerate(getattr(block, "attentions", None) or ()) if each is not None]
+    for _, each in found:
+        if not hasattr(each, "transformer_blocks") or not hasattr(each, "proj_out"):
+            raise ValueError(f"inflate: got {type(each).__name__}, expected a Transformer2DModel")
+    return found
 
 
 def _text_width(spatial: Any) -> int | None:
