@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vfikit import checkpoints
 from vfikit.diffusion import Sampling
 from vfikit.files import InputError
+from vfikit.layers.temporal import window_mask
 from vfikit.models import build
 from vfikit.models.video_ldm import Given, UNetConfig, Upsampler, UpsamplerConfig, VideoLDMConfig, VideoLDMNet
 from vfikit.models.video_ldm.config import AutoencoderConfig
@@ -178,6 +179,15 @@ def test_labels_are_read(net: VideoLDMNet) -> None:
 def test_long_windows_see_those_near_them(net: VideoLDMNet) -> None:
     """Without planes, all frames are made at once; those farther than ``distance`` do not attend to each other."""
     free = build(TOY, unet=UNetConfig(**{**UNET.__dict__, "planes": 0}), interpolation=False, upsampling=False).eval()
+    x, t, text = torch.randn(1, 11, 4, 8, 6, generator=seeded()), torch.tensor([500]), free.no_text(1)
+    free.generator.distance = 2
+    known = {"num_frames": 11, "temporal_mask": window_mask(11, 2)}
+    rows = (x[0], t.expand(11), text.expand(11, -1, -1))
+    with torch.no_grad():
+        found = free.generator(x, t, Given(text))
+        torch.testing.assert_close(found[0], free.generator.unet(*rows, cross_attention_kwargs=known).sample)
+        free.generator.distance = 8
+        assert not torch.allclose(free.generator(x, t, Given(text)), found)
     assert free.generate(num_frames=11, generator=seeded()).shape[1] == 11
     with pytest.raises(ValueError, match="not told of known frames"):
         free.generate(frames=torch.rand(1, 1, 3, 16, 12))
