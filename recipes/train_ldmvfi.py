@@ -138,7 +138,8 @@ def main(config: Config) -> None:
     validation = open_triplets(config.validation or "synthetic", "test", config.crop, config.seed)
     accelerate = accelerator(config)
     nets = Networks(config, accelerate.device)
-    nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
+    judge = nets.kept.get("discriminator")
+    nets.module, nets.optimizer = training.prepared(accelerate, nets.module, nets.optimizer, judge)
     run = TrainingRun("train_ldmvfi", config, accelerate, nets.kept, state)
     batches = task.batches(data, config.batch_size, config.crop, config.seed, config.steps, run.step, run.shard)
     with run.over(batches) as left:

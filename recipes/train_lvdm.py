@@ -150,7 +150,8 @@ def main(config: Config) -> None:
     nets = Networks(config, accelerate.device)
     if any((side or 0) % (covered := nets.average.factors[1]) for side in (config.size, config.crop)):
         raise InputError(f"--size, --crop: expected multiples of {covered}, the pixels that one of a latent covers")
-    nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
+    judge = nets.kept.get("discriminator")
+    nets.module, nets.optimizer = training.prepared(accelerate, nets.module, nets.optimizer, judge)
     run = TrainingRun("train_lvdm", config, accelerate, nets.kept, state)
     frames, strides = task.clip_frames(nets.average, config.stage), (config.stride,)
     plan = (config.batch_size, config.crop, config.seed, config.steps, run.step, run.shard, frames, strides)

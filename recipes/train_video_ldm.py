@@ -134,7 +134,8 @@ def main(config: Config) -> None:
     data = open_clips(config.data, "train", (height, width), config.seed)
     accelerate = accelerator(config)
     nets = Networks(config, accelerate.device)
-    nets.module, nets.optimizer = accelerate.prepare(nets.module, nets.optimizer)
+    judge = nets.kept.get("discriminator")
+    nets.module, nets.optimizer = training.prepared(accelerate, nets.module, nets.optimizer, judge)
     run = TrainingRun("train_video_ldm", config, accelerate, nets.kept, state)
     between = config.stage == "interpolation"
     frames = BETWEEN + 1 if between else config.frames or numbers.frames

@@ -55,6 +55,22 @@ def descend(
     return norm
 
 
+def prepared(
+    accelerator: Any, module: nn.Module, optimizer: torch.optim.Optimizer, discriminator: nn.Module | None
+) -> tuple[Any, Any]:
+    """``module`` and its ``optimizer`` as accelerate wraps them, all but a ``discriminator`` that is inside.
+
+    Its gradients are averaged in ``judge_step``; those of all others would wait for them in steps that it has no part
+    in.
+    """
+    for parameter in (parameters := list(discriminator.parameters()) if discriminator is not None else []):
+        parameter.requires_grad_(False)
+    wrapped = accelerator.prepare(module, optimizer)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return wrapped
+
+
 def judge_step(
     accelerator: Any, optimizer: torch.optim.Optimizer, loss: torch.Tensor, clip: float = 0.0
 ) -> torch.Tensor:
