@@ -139,7 +139,7 @@ def take_step(config: Config, run: TrainingRun, nets: Networks, batch: Triplet, 
         judged = nets.adversary.discriminator_loss(batch.frame0, made.float(), batch.frame1, batch.target)
         found["discriminator"] = training.judge_step(run.accelerator, nets.adversary_optimizer, judged)
         nets.adversary.constrain()
-    training.update_average(nets.average, nets.model, config.ema, run.step)
+    training.update_average(nets.average, nets.model, config.ema, run.step + 1)
     return found
 
 

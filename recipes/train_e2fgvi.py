@@ -212,7 +212,7 @@ def take_step(config: Config, run: TrainingRun, nets: Networks, batch: task.Hole
     nets.optimizer.step()
     nets.skipped = 0
     if config.ema > 0:
-        training.update_average(nets.average, nets.model, config.ema, run.step)
+        training.update_average(nets.average, nets.model, config.ema, run.step + 1)
     return {"loss": losses.total, **{k: v for k, v in losses._asdict().items() if k != "total"}, "norm": norm, **found}
 
 

@@ -169,7 +169,7 @@ def take_step(config: Config, run: TrainingRun, nets: Networks, batch: Triplet) 
     if game is not None and nets.judge is not None:
         judged = game.discriminator_loss(made, batch.target, run.step).total
         losses["discriminator"] = training.judge_step(run.accelerator, nets.judge, judged)
-    training.update_average(nets.average, nets.stage.model, nets.decay, run.step)
+    training.update_average(nets.average, nets.stage.model, nets.decay, run.step + 1)
     return losses
 
 

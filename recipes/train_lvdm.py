@@ -183,7 +183,7 @@ def take_step(config: Config, run: TrainingRun, nets: Networks, frames: Tensor) 
     if nets.judge is not None and nets.stage.game is not None:
         judged = nets.stage.game.discriminator_loss(made, frames, run.step).total
         losses["discriminator"] = training.judge_step(run.accelerator, nets.judge, judged)
-    training.update_average(nets.average, nets.stage.model, nets.decay, run.step)
+    training.update_average(nets.average, nets.stage.model, nets.decay, run.step + 1)
     return losses
 
 

@@ -164,7 +164,7 @@ def take_step(
     if game.discriminator is not None:
         judged = game.discriminator_loss(made, nets.stage.seen(batch.frames), run.step).total
         losses["discriminator"] = training.judge_step(run.accelerator, nets.judge, judged)
-    training.update_average(nets.average, nets.model, config.ema, run.step)
+    training.update_average(nets.average, nets.model, config.ema, run.step + 1)
     return losses
 
 

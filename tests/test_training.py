@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from vfikit.diffusion import EMA
 from vfikit.training import (
     average_in,
     cosine_restarts,
@@ -31,8 +32,20 @@ def test_averages_follow_parameters_and_take_the_statistics_of_norms() -> None:
     assert torch.allclose(average[0].weight, start + 0.25)
     assert torch.equal(average[1].running_mean, model[1].running_mean)
     assert average[1].num_batches_tracked == 1
-    update_average(average, model, 0.0, step=5)  # no averaging
+    update_average(average, model, 0.0, number=5)  # no averaging
     assert torch.equal(average[0].weight, model[0].weight)
+
+
+def test_averages_begin_as_the_published_ones() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    average, published = copy.deepcopy(model), EMA(model, 0.3)
+    for number in range(1, 6):  # the first three are below the decay
+        with torch.no_grad():
+            model.weight.normal_()
+        update_average(average, model, 0.3, number)
+        published.update(model)
+        torch.testing.assert_close(average.weight.detach(), published.average["weight"])
 
 
 def test_learning_rate_rises_and_falls() -> None:

@@ -132,9 +132,12 @@ def all_finite(accelerator: Any, *tensors: torch.Tensor) -> bool:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Moves ``average`` towards ``model``, quicker at the beginning: with min(decay, (1 + step) / (10 + step))."""
-    average_in(average, model, 1 - min(decay, (1 + step) / (10 + step)))
+def update_average(average: nn.Module, model: nn.Module, decay: float, number: int) -> None:
+    """Moves ``average`` towards ``model``, quicker at the beginning: with min(decay, (1 + number) / (10 + number)).
+
+    ``number`` counts updates from 1, as ``vfikit.diffusion.EMA`` does.
+    """
+    average_in(average, model, 1 - min(decay, (1 + number) / (10 + number)))
 
 
 @torch.no_grad()

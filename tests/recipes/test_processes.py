@@ -14,26 +14,30 @@ from vfikit import checkpoints
 from ..models.toys import toy
 from ..repo import ROOT
 
-# Runs the script and keeps the weights after every step.
+# Runs the script, keeps the weights after every step, and which update of the average each was.
 CODE = """
 import os, runpy, sys, torch
+from vfikit import training
 from vfikit.training_run import TrainingRun
-kept, done = [], TrainingRun.done
+kept, updates, done, update = [], [], TrainingRun.done, training.update_average
 def after(self, losses, **more):
     done(self, losses, **more)
     nets = [part for part in self.parts.values() if isinstance(part, torch.nn.Module)]
     kept.append([parameter.detach().clone() for net in nets for parameter in net.parameters()])
-TrainingRun.done = after
+def counted(average, model, decay, number):
+    update(average, model, decay, number)
+    updates.append(number)
+TrainingRun.done, training.update_average = after, counted
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
-torch.save({"kept": kept}, "rank" + os.environ["RANK"] + ".pt")
+torch.save({"kept": kept, "updates": updates}, "rank" + os.environ["RANK"] + ".pt")
 """
 LATE = ("--discriminator-start", "2")
 RECIPES = {
     "adacof": ("--crop", "32", "--validation-limit", "1"),
     "e2fgvi": (
         *("--size", "40", "40", "--crop", "32", "32", "--local", "3", "--references", "1", "--pool", "2"),
-        *("--validation-limit", "1"),
+        *("--ema", "0.5", "--validation-limit", "1"),
     ),
     "ldmvfi": ("--crop", "32", "--validation-limit", "1", *LATE),
     "lvdm": ("--init", "toy.safetensors", "--size", "24", "--validation-limit", "1", *LATE),
@@ -69,3 +73,4 @@ def test_processes_hold_the_same_weights(name: str, tmp_path: Path) -> None:
     for step, (ours, theirs) in enumerate(zip(one["kept"], other["kept"], strict=True)):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), f"after step {step}"
     assert not all(torch.equal(a, b) for a, b in zip(one["kept"][0], one["kept"][2], strict=True))
+    assert one["updates"] == other["updates"] == [1, 2, 3]
