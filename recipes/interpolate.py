@@ -10,7 +10,9 @@ copied. Stop it at any time: the same command goes on where it was. Prints where
 """
 
 import contextlib
+import itertools
 import signal
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -130,15 +132,16 @@ def prepared(model: Any, config: Config) -> Interpolate:
     if config.tile and config.tile < 64:
         raise InputError(f"--tile is {config.tile}, expected 64 or more, or 0 for whole frames")
 
-    call = model.in_sequence()
+    each: dict[int, Any] = defaultdict(model.in_sequence)  # tile by tile
 
     @torch.inference_mode()
     def interpolate(frame0: Tensor, frame1: Tensor, t: float) -> Tensor:
         pair = [frame.to(config.device, dtype) for frame in (frame0, frame1)]
         try:
             if not config.tile:
-                return call(*pair, t)
-            return tiled(lambda *parts: model.interpolate(*parts, t), *pair, tile=config.tile, overlap=config.tile // 4)
+                return each[0](*pair, t)
+            tiles = itertools.count()
+            return tiled(lambda *parts: each[next(tiles)](*parts, t), *pair, tile=config.tile, overlap=config.tile // 4)
         except torch.OutOfMemoryError:
             raise OSError(f"{config.device}: frames do not fit into its memory, try --tile 512 or --half") from None
 

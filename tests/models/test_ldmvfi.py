@@ -85,6 +85,48 @@ def test_a_frame_is_encoded_once() -> None:
     assert torch.equal(interpolate(frames[2], frames[3], 0.25, 2), net.interpolate(frames[2], frames[3], 0.25, 2))
 
 
+@pytest.mark.parametrize("factor", [2, 4, 8, 32])
+def test_real_frames_are_encoded_once_where_gaps_are_halved(factor: int) -> None:
+    """And frames in between once, if at all: the last halving makes none that another needs."""
+    net, encoded = toy("ldmvfi"), []
+    frames = [frame for i in range(2) for frame in pair(16, 16, seed=i)]
+    net.autoencoder.encoder.register_forward_hook(lambda _, inputs, output: encoded.append(inputs[0]))
+    interpolate = net.in_sequence()
+
+    def halved(low: Tensor, high: Tensor, levels: int) -> None:
+        middle = interpolate(low, high)
+        if levels > 1:
+            halved(low, middle, levels - 1)
+            halved(middle, high, levels - 1)
+
+    for low, high in pairwise(frames):
+        halved(low, high, factor.bit_length() - 1)
+    assert len(encoded) == len(frames) + 3 * (factor // 2 - 1)
+
+
+def test_one_pair_at_many_times_is_encoded_once() -> None:
+    net, calls = toy("ldmvfi"), []
+    frame0, frame1 = pair(16, 16)
+    real = net.autoencoder.encoder.register_forward_hook(
+        lambda _, inputs, output: calls.extend(
+            torch.equal(inputs[0][..., :16, :16], 2 * x - 1) for x in (frame0, frame1)
+        )
+    )
+    interpolate = net.in_sequence()
+    made = [interpolate(frame0, frame1, t / 8, 3) for t in range(9)]
+    assert sum(calls) == 2
+    real.remove()
+    assert all(torch.equal(x, net.interpolate(frame0, frame1, t / 8, 3)) for t, x in enumerate(made))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_frames_of_another_type_in_a_row(dtype: torch.dtype) -> None:
+    net, frames = toy("ldmvfi"), pair(16, 24, dtype=dtype)
+    made = net.in_sequence()(*frames)
+    assert made.dtype == dtype
+    assert torch.equal(made, net.interpolate(*frames))
+
+
 def test_every_parameter_learns() -> None:
     """The autoencoder from a frame, the denoiser from noise; neither gives the other a gradient."""
     net, frames = toy("ldmvfi").train(), trio(33, 40, batch=2)

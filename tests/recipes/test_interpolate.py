@@ -9,6 +9,7 @@ import torch
 from vfikit import checkpoints
 from vfikit.diffusion import Sampling
 from vfikit.models import build
+from vfikit.models.ldmvfi import VQFIGAN
 from vfikit.video import VideoReader, read_image, write_image
 
 from ..models.toys import toy
@@ -109,6 +110,22 @@ def test_a_model_that_samples(tmp_path: Path) -> None:
             assert done.code == 0, done.stderr
             assert float((read_image(tmp_path / "middle.png") - expected).abs().max()) <= 0.51 / 255
             (tmp_path / "middle.png").unlink()
+
+
+@pytest.mark.parametrize("tile", [0, 64])
+def test_a_tile_of_a_frame_is_encoded_once(tmp_path: Path, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three frames in two gaps, filled by halving twice: one middle of each gap is encoded, too."""
+    weights, calls = tmp_path / "ldmvfi.safetensors", []
+    checkpoints.save(toy("ldmvfi"), weights)
+    for k in range(3):
+        write_image(picture(k, 40, 112), tmp_path / f"{k}.png")
+    encode = VQFIGAN.encode
+    monkeypatch.setattr(VQFIGAN, "encode", lambda net, frame: (calls.append(frame.shape), encode(net, frame))[1])
+    images = [tmp_path / f"{k}.png" for k in range(3)]
+    arguments = ("--model", "ldmvfi", "--factor", "4", "--cut", "inf", "--repeat", "0", "--tile", tile)
+    done = interpolate(weights, *images, tmp_path / "out", *arguments)
+    assert done.code == 0, done.stderr
+    assert len(calls) == (3 + 2) * (2 if tile else 1)
 
 
 def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path: Path, weights: Path, clip: Path) -> None:
