@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from torch import Tensor
 
 from vfikit import checkpoints
 from vfikit.files import InputError, check_place
 from vfikit.models import PRESETS, build
+from vfikit.models.latent_checkpoint import without_average
 from vfikit.models.pretrained import read_metadata
 from vfikit.recipe import build_on_meta, run
 
@@ -30,6 +32,8 @@ class Config:
     """Which model it is: a name of vfikit.models.MODELS."""
     preset: str = "published"
     """The size it was trained at."""
+    last_weights: bool = False
+    """Take a U-Net as last trained (ldmvfi, lvdm); otherwise the averages that such a checkpoint holds, too."""
 
 
 def main(config: Config) -> None:
@@ -40,7 +44,8 @@ def main(config: Config) -> None:
         raise InputError(f"{config.source}: is a file of vfikit already ({kind}), expected a published one")
     build_on_meta(config.model, config.preset)  # an unknown name is said before the file is read
     try:
-        model = checkpoints.load_published(build(config.model, config.preset), config.source)
+        source = without_averages(config.source) if config.last_weights else config.source
+        model = checkpoints.load_published(build(config.model, config.preset), source)
     except InputError as error:
         fitting = [name for name in fits(config.source) if name != config.model]
         raise InputError(
@@ -51,6 +56,15 @@ def main(config: Config) -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     size = config.output.stat().st_size
     print(f"{config.output}: {config.model}, preset {config.preset}, {count:,} parameters, {size:,} bytes")
+
+
+def without_averages(source: Path) -> dict[str, Tensor]:
+    """The file's state dict less the averages of its weights; ``InputError`` where it has none."""
+    state = checkpoints.read_state_dict(source)
+    last = without_average(state)
+    if len(last) == len(state):
+        raise InputError("--last-weights: it holds no averages, only one set of weights")
+    return last
 
 
 def written_by_vfikit(source: Path) -> str | None:

@@ -1,5 +1,6 @@
 """A file as AdaCoF's authors ship theirs, made up here: published names, random tensors."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from vfikit import checkpoints
-from vfikit.models import build
+from vfikit.models import PRESETS, build
 
+from ..models.toys import LDMVFI, LVDM
 from ..test_recipes_cli import recipe
 
 SCRIPT = Path("recipes/convert.py")
@@ -34,6 +36,36 @@ def test_convert(tmp_path: Path) -> None:
     assert converted.config == model.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(converted.state_dict()[name], tensor)
+
+
+TINY = {"ldmvfi": LDMVFI, "lvdm": replace(LVDM, prediction=None, interpolation=None)}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_weights_as_last_trained(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a checkpoint with averages, here one higher; a file that has none says so."""
+    monkeypatch.setitem(PRESETS[name], "small", TINY[name])
+    source, model = published(tmp_path / "in.ckpt", name)
+    state = torch.load(source, weights_only=True)["state_dict"]
+    unet = "model.diffusion_model."
+    averages = {
+        "model_ema." + key.removeprefix("model.").replace(".", ""): tensor + 1
+        for key, tensor in state.items()
+        if key.startswith(unet)
+    }
+    torch.save({"state_dict": {**state, **averages}}, tmp_path / "both.ckpt")
+    for more, higher in (((), 1), (("--last-weights",), 0)):
+        given = ("--model", name, "--preset", "small", *more)
+        done = recipe(SCRIPT, str(tmp_path / "both.ckpt"), str(tmp_path / "out.safetensors"), *given)
+        assert done.code == 0, done.stderr
+        found = checkpoints.load(tmp_path / "out.safetensors").state_dict()
+        for theirs, ours in model.published_keys():
+            expected = model.state_dict()[ours] + (higher if theirs.startswith(unet) else 0)
+            torch.testing.assert_close(found[ours], expected)
+    done = recipe(SCRIPT, str(source), str(tmp_path / "none.safetensors"), "--model", name, "--preset", "small", *more)
+    assert done.code == 2
+    assert "--last-weights: it holds no averages" in done.stderr
+    assert not (tmp_path / "none.safetensors").exists()
 
 
 def test_a_file_of_another_model_names_the_right_one(tmp_path: Path) -> None:
