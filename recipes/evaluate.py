@@ -15,6 +15,7 @@ item and on average, prints the table of means and where they are.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -77,11 +78,13 @@ class Config:
     frames: int | None = None
     """Frames to take of each clip; all where left out. Of a made video: 16 where left out."""
     published: bool = False
-    """Fill clips as the published program does: all references, its padding, rounding and blending. FVD and KVD as LVDM
-    measured them."""
+    """As the published program: clips filled with all references, its padding, rounding and blending; frames padded
+    (ldmvfi); FVD and KVD as LVDM measured them."""
     steps: tuple[int, ...] = ()
     """Numbers of denoising steps to measure one by one, of a model that samples (ldmvfi): a curve of quality and time,
     beside frames decoded from a latent of zeros and of noise. Of made videos: one number."""
+    sampler: Literal["ddim", "ancestral", "dpm++", "unipc"] | None = None
+    """How ldmvfi samples; its own way unless given."""
     baselines: str = ""
     """average, repeat or average,repeat: also measure the mean of the two frames, or the first one. Of clips: still,
     flow, exact_flow: holes filled from other frames as if nothing moved, along the model's own flows, or exact ones."""
@@ -121,16 +124,20 @@ def load_judge(name: str, path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def check(config: Config) -> None:
+def check(config: Config, makes_videos: bool) -> None:
     """What can be seen to be wrong before anything is done."""
-    recipe.at_least(config, 1, "size", "resize", "frames", "limit")
+    recipe.at_least(config, 1, "size", "resize", "frames", "limit", "steps")
+    samples = TASKS.get(config.model) is latent_interpolation
+    for name, takes in (("steps", samples or makes_videos), ("sampler", samples)):
+        if (value := getattr(config, name)) and not takes:
+            raise InputError(f"--{name}: got {value} for {config.model}, expected a model that samples")
     if config.out is not None:
         recipe.check_out(config.out)
 
 
 def main(config: Config) -> None:
-    check(config)
     makes = generation.makes_videos(recipe.build_on_meta(config.model, config.preset))
+    check(config, makes)
     of_clips = measure_videos if makes else measure_clips if TASKS.get(config.model) is inpainting else None
     measured = measure_triplets(config) if of_clips is None else of_clips(config)
     folder = recipe.out_folder("evaluate", config.out)
@@ -143,10 +150,12 @@ def main(config: Config) -> None:
 
 def measure_triplets(config: Config) -> evaluation.Measured:
     """Of a model that makes the frame between two."""
-    if config.published or config.frames is not None or config.resize is not None:
+    samples = TASKS.get(config.model) is latent_interpolation
+    if (config.published and not samples) or config.frames is not None or config.resize is not None:
         raise InputError(f"--published, --frames, --resize: are of clips, {config.model} makes single frames")
     chosen = None if config.metrics is None else names(config.metrics, "metrics", ALL)
-    check_steps(config, chosen)
+    if config.steps and "psnr" not in (chosen or ["psnr"]):
+        raise InputError("--steps: got --metrics without psnr, expected it for the curve")
     baselines = names(config.baselines, "baselines", tuple(interpolation.BASELINES))
     data = open_triplets(config.data, "test", config.size or 256, config.seed)
     model = recipe.load_model(config.model, config.preset, config.checkpoint, config.device)
@@ -154,8 +163,8 @@ def measure_triplets(config: Config) -> evaluation.Measured:
     wanted = chosen or [name for name in ALL if name in USUAL or name in judged.names]
     computed = [name for name in wanted if name in interpolation.METRICS or name in judged.names]
     methods: dict[str, Callable[[Tensor, Tensor], Tensor]] = {config.model: model}
-    if config.steps:
-        methods |= latent_interpolation.by_steps(model, config.steps) | latent_interpolation.by_latent(model)
+    if samples:
+        methods = latent_interpolation.methods(config.model, model, config.steps, config.sampler, config.published)
     methods |= {name: interpolation.BASELINES[name] for name in baselines}
     count = min(len(data), config.limit or len(data))
     if "fid" in computed and count < 2:
@@ -176,8 +185,6 @@ def measure_triplets(config: Config) -> evaluation.Measured:
 
 def measure_clips(config: Config) -> evaluation.Measured:
     """Of a model that fills holes in clips."""
-    if config.steps:
-        raise InputError(f"--steps: got {config.steps} for {config.model}, expected numbers for a model that samples")
     wanted = list(inpainting_quality.METRICS)
     if config.metrics is not None:
         wanted = names(config.metrics, "metrics", inpainting_quality.METRICS)
@@ -236,14 +243,6 @@ def measure_videos(config: Config) -> evaluation.Measured:
     means, computed = {config.model: judged.compute()}, [name for name in wanted if name in judged.names]
     needs = video_judges.NEEDS
     return evaluation.Measured("video", wanted, computed, tuple(needs), needs, rows, means, {})
-
-
-def check_steps(config: Config, metrics: list[str] | None) -> None:
-    """InputError unless --steps can be measured and drawn."""
-    if config.steps and (TASKS.get(config.model) is not latent_interpolation or min(config.steps) < 1):
-        raise InputError(f"--steps: got {config.steps} for {config.model}, expected numbers for a model that samples")
-    if config.steps and metrics is not None and "psnr" not in metrics:
-        raise InputError("--steps: got --metrics without psnr, expected it for the curve")
 
 
 if __name__ == "__main__":

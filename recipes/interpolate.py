@@ -117,7 +117,7 @@ def set_sampling(model: Any, config: Config) -> None:
     """What was asked of a model that samples; InputError where it was asked of another."""
     asked = {name: value for name, value in (("steps", config.steps), ("sampler", config.sampler)) if value is not None}
     if isinstance(model, LDMVFINet):
-        model.config = replace(model.config, sampling=replace(model.config.sampling, **asked))
+        model.config = replace(model.config, sampling=model.config.sampling.taking(**asked))
         model.config.sampling.scheduler(model.schedule)  # wrong numbers end here
         model.seed = config.seed
     elif asked or config.seed:

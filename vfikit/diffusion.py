@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -150,6 +150,11 @@ class Sampling:
     steps: int = 200
     eta: float = 0.0
     spacing: str = "leading"
+
+    def taking(self, steps: int | None = None, sampler: str | None = None) -> "Sampling":
+        """The same in another number of steps: from T - 1 on and without fresh noise, which few steps need."""
+        other = replace(self, sampler=sampler or self.sampler)
+        return other if steps in (None, self.steps) else replace(other, steps=steps, eta=0.0, spacing="trailing")
 
     def scheduler(self, schedule: Schedule) -> Any:
         """diffusers' scheduler, its times set."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vfikit.models import build
+from vfikit.diffusion import Sampling, published_times
+from vfikit.models import LDMVFIConfig, build
 
 from .toys import AUTOENCODER, LDMVFI, UNET, pair, toy
 
@@ -49,6 +50,31 @@ def test_samples_are_reproducible() -> None:
     torch.testing.assert_close(first, second)
     torch.testing.assert_close(net.interpolate(frame0, frame1), net(frame0, frame1).clamp(0, 1).detach())
     assert not torch.equal(net.sample(known, steps=5), net.sample(known))
+
+
+def test_few_steps_begin_in_noise() -> None:
+    """Other numbers than the config's own start at the last time and add none; the published 200 stay as published."""
+    published = LDMVFIConfig().sampling
+    assert published == Sampling("ddim", 200, 1.0, "published")
+    schedule = toy("ldmvfi").schedule
+    for steps in (None, 200):
+        times = published.taking(steps).scheduler(schedule).timesteps
+        assert published.taking(steps) == published
+        assert torch.equal(times, published_times(200))
+    for steps in (1, 2, 4, 50):
+        few = published.taking(steps)
+        assert few.eta == 0
+        assert few.scheduler(schedule).timesteps[0] == 999
+        assert len(few.scheduler(schedule).timesteps) == steps
+    assert published.taking(sampler="unipc") == replace(published, sampler="unipc")
+
+    net, seen = build(replace(LDMVFI, sampling=published)).eval(), []
+    net.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(int(inputs[1][0])))
+    net.interpolate(*pair(8, 8), steps=2)
+    assert seen == [999, 499]
+    seen.clear()
+    net.interpolate(*pair(8, 8), steps=200)
+    assert seen == published_times(200).tolist()
 
 
 def test_only_the_middle() -> None:

@@ -1,6 +1,7 @@
 """What training, evaluating and compressing need to know of LDMVFI: two networks, two losses, random times."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..compress import distill
 from ..data import Triplet, Triplets
 from ..files import InputError, atomic
+from ..inference import Interpolate
 from ..models.ldmvfi.autoencoder import Reconstruction
 from ..models.ldmvfi.net import Denoising
 from . import interpolation
@@ -87,19 +89,34 @@ def both(model: Any, batch: Triplet, t: Tensor, seed: int) -> tuple[Reconstructi
     return model.reconstruct(*batch, warp=True), model.denoise(*batch, t, noise)
 
 
-def by_steps(model: Any, steps: Sequence[int]) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+def methods(
+    name: str, model: Any, steps: Sequence[int] = (), sampler: str | None = None, published_padding: bool = False
+) -> dict[str, Interpolate]:
+    """What is measured of a model: itself, and where ``steps`` are given, each of them and latents that say nothing.
+
+    ``sampler`` becomes the model's own.
+    """
+    model.config = replace(model.config, sampling=model.config.sampling.taking(sampler=sampler))
+    found: dict[str, Interpolate] = {name: partial(model, published_padding=published_padding)}
+    if steps:
+        found |= by_steps(model, steps, published_padding) | by_latent(model, published_padding)
+    return found
+
+
+def by_steps(model: Any, steps: Sequence[int], published_padding: bool = False) -> dict[str, Interpolate]:
     """Interpolation with each number of denoising steps, by what to call it; ``InputError`` for more than there are."""
     if (most := max(steps, default=0)) > model.config.timesteps:
         raise InputError(f"--steps: got {most}, expected at most {model.config.timesteps}")
-    return {f"{n} step{'s' * (n > 1)}": partial(model.interpolate, steps=n) for n in steps}
+    made = partial(model.interpolate, published_padding=published_padding)
+    return {f"{n} step{'s' * (n > 1)}": partial(made, steps=n) for n in steps}
 
 
-def by_latent(model: Any) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+def by_latent(model: Any, published_padding: bool = False) -> dict[str, Interpolate]:
     """Interpolation with a latent that says nothing: how much the decoder makes of the two frames alone."""
 
     @torch.no_grad()
     def decoded(frame0: Tensor, frame1: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-        pair = model.prepare(frame0, frame1)
+        pair = model.prepare(frame0, frame1, published=published_padding)
         frame: Tensor = model.decode(make(pair.encoded0.latent), pair)
         return frame.clamp(0, 1)
 

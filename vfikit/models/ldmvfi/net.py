@@ -71,8 +71,10 @@ class LDMVFINet(MiddleInterpolator):
         self.seed = 0  # of the noise, where no generator is given
         self.multiple = lcm(config.autoencoder.multiple, config.autoencoder.factor * config.denoiser.multiple)
 
-    def forward(self, frame0: Tensor, frame1: Tensor, steps: int | None = None) -> Tensor:
-        pair = self.prepare(frame0, frame1)
+    def forward(
+        self, frame0: Tensor, frame1: Tensor, steps: int | None = None, published_padding: bool = False
+    ) -> Tensor:
+        pair = self.prepare(frame0, frame1, published=published_padding)
         return self.decode(self.sample(pair, steps), pair)
 
     @torch.no_grad()
@@ -135,12 +137,11 @@ class LDMVFINet(MiddleInterpolator):
     ) -> Tensor:
         """A latent (N, code_width, h, w) of the middle frame, not quantised.
 
-        ``steps`` replaces those of ``sampling``, by default the config's. With a ``generator``, each item of the batch
-        gets noise of its own; without, all get the same, that of ``self.seed``, so that a batch is its frames.
+        By default as the config says; with other ``steps`` than its own, spaced for few and with no fresh noise. With a
+        ``generator``, each item of the batch gets noise of its own; without, all get the same, that of ``self.seed``,
+        so that a batch is its frames.
         """
-        sampling = sampling or self.config.sampling
-        if steps is not None:
-            sampling = Sampling(sampling.sampler, steps, sampling.eta, sampling.spacing)
+        sampling = (sampling or self.config.sampling).taking(steps)
         dtype = pair.encoded0.latent.dtype
         like = pair.encoded0.latent.to(torch.promote_types(dtype, torch.float32))  # noise grows 80-fold on the way
         shape = tuple(like.shape)
