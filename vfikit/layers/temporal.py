@@ -147,8 +147,10 @@ class TemporalAttentionLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """``alpha`` as it was at the beginning."""
+        """``alpha`` as it was at the beginning, and every channel, unless the layer has lost some."""
         nn.init.constant_(self.alpha, self.first_alpha)
+        if len(self.channel) == self.code_width:
+            self.channel.copy_(torch.arange(self.code_width))
 
     def forward(self, x: Tensor, num_frames: int, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """``context`` (B or B * T, S, context_dim), of which a video's first row counts; there is one with a text only.
@@ -221,6 +223,11 @@ def _check_frames(layer: nn.Module, x: Tensor, num_frames: int) -> None:
 
 
 def _complete(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Published and image checkpoints know nothing of ``channel``, which in them is every one."""
+    """Published and image checkpoints know nothing of ``channel``, which in them is every one.
+
+    The module's own is not asked: it may be on ``meta``, or memory that nothing was written to yet.
+    """
     state.pop(f"{prefix}pos_enc.dummy", None)
-    state.setdefault(f"{prefix}channel", module.channel)
+    if f"{prefix}channel" not in state:
+        device = next((value.device for value in state.values() if isinstance(value, Tensor)), None)
+        state[f"{prefix}channel"] = torch.arange(module.code_width, device=device)
