@@ -70,7 +70,8 @@ class Config:
     context_guidance_scale: float | None = None
     """video-ldm: how far to lean towards the frames that are continued, or that others are put between."""
     fps: str = "8"
-    """Frames a second of the video: 8, 23.976 or 30000/1001."""
+    """Frames a second of the video: 8, 23.976 or 30000/1001. --interpolations leaves it: 30 is of two over key frames
+    at 1.875."""
     seed: int = 0
     """Of the noise."""
     sheet: int = 16

@@ -31,6 +31,8 @@ from vfikit.tasks import video_ldm as task
 from vfikit.tasks.video_ldm_stages import StageLoss, trained
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
+DECODERS_DISCRIMINATOR = 1000  # step at which it joins unless told otherwise
+
 
 @dataclass(frozen=True)
 class Config(TrainingConfig):
@@ -53,7 +55,8 @@ class Config(TrainingConfig):
     frames: int | None = None
     """Frames of a clip; the model's window unless given, always 5 for interpolation."""
     stride: int = 1
-    """Frames of the data from one of a clip to the next; interpolation takes this and four times as much."""
+    """Frames of the data from one of a clip to the next; interpolation takes this and four times as much. Of data at 30
+    frames a second, 16 for key frames (1.875 a second) and 1 for interpolation (to 7.5 and to 30)."""
     size: tuple[int, int] | None = None
     """Height and width that files are scaled and cut to; the model's unless given."""
     crop: int | None = None
@@ -63,7 +66,8 @@ class Config(TrainingConfig):
     lpips_weights: Path | None = None
     """State dict of the LPIPS VGG network (.pth) for the perceptual term of autoencoder and decoder."""
     discriminator_start: int | None = None
-    """Step at which the PatchGAN (3-D for the decoder) joins autoencoder's and decoder's loss; none unless given."""
+    """Step at which the PatchGAN (3-D for the decoder) joins autoencoder's and decoder's loss; unless given 1000 for
+    the decoder and never for the autoencoder; -1 is never."""
     discriminator_width: int = 64
     """Channels of the PatchGAN's first layer."""
     divergence: float = 1e-4
@@ -97,7 +101,7 @@ class Networks:
         self.model = model.to(device).train()
         self.stage = StageLoss(
             *(model, config.stage, config.divergence, perceptual),
-            *(config.discriminator_start, config.discriminator_width),
+            *(joins_at(config), config.discriminator_width),
         ).to(device)
         self.module: Any = self.stage
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
@@ -108,6 +112,13 @@ class Networks:
         if (discriminator := self.stage.game.discriminator) is not None:
             self.judge = torch.optim.Adam(discriminator.parameters(), lr=config.lr, betas=(0.5, 0.9), foreach=True)
             self.kept |= {"discriminator": discriminator, "judge": self.judge}
+
+
+def joins_at(config: Config) -> int | None:
+    """The step at which the discriminator joins; None is never."""
+    if config.discriminator_start is None:
+        return DECODERS_DISCRIMINATOR if config.stage == "decoder" else None
+    return None if config.discriminator_start < 0 else config.discriminator_start
 
 
 def text_of(model: Any, data: Clips, batch: task.ClipBatch) -> Tensor | None:
@@ -127,7 +138,7 @@ def main(config: Config) -> None:
     if config.crop is None and config.stage == "upsampler":
         config = replace(config, crop=min(height, width) // 4)
     side = config.crop or min(height, width)
-    if config.discriminator_start is not None and side < 24:
+    if joins_at(config) is not None and side < 24:
         raise InputError(
             f"frames of {side} pixels, expected at least 24: the discriminator judges patches of that size"
         )

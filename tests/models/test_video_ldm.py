@@ -221,13 +221,13 @@ def test_what_is_wrong_is_said(net: VideoLDMNet) -> None:
         bare.generate(upsample=True)
 
 
-@pytest.mark.parametrize("kind", ["published", "image"])
-def test_published_and_image_checkpoints_load_whole(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "preset"), [("published", "published"), ("image", "published"), ("image", "text")])
+def test_published_and_image_checkpoints_load_whole(kind: str, preset: str) -> None:
     """The full model on ``meta``."""
     spec = json.loads((KEYS / "video_ldm.keys.json").read_text())
     temporal = ("conv3ds.", "tempo_attns.")
     with torch.device("meta"):
-        net = build("video-ldm")
+        net = build("video-ldm", preset)
         shapes = spec["keys"].items()
         state = {
             key: torch.empty(shape)

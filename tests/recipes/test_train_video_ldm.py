@@ -78,6 +78,8 @@ def test_resumes_bit_exactly(tmp_path: Path) -> None:
         (("--preset", "large"), "no preset 'large'"),
         (("--init", "none.safetensors"), "none.safetensors: no such file"),
         (("--stage", "decoder", "--discriminator-start", "0"), "frames of 16 pixels, expected at least 24"),
+        (("--stage", "decoder"), "frames of 16 pixels, expected at least 24"),
+        (("--stage", "decoder", "--discriminator-start", "-1", "--data", "nowhere"), "nowhere: no such folder"),
         (("--steps", "0"), "--steps is 0, expected at least 1"),
     ],
 )
