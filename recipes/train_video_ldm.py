@@ -48,6 +48,8 @@ class Config(TrainingConfig):
     """synthetic, a folder of videos or of folders of frames, or a list as WebVid's (.csv), whose captions are read."""
     text_encoder: str | None = None
     """Of transformers, a name or a folder, to read the captions; what --init or the preset has where left out."""
+    upsampler_autoencoder: Path | None = None
+    """Folder of Stable Diffusion's 4x upscaler, or its vae: whose latents an upsampler of latents (text) diffuses."""
     steps: int | None = None
     """Steps in all, those before a --resume included; 10,000 unless given, on --resume what the run has."""
     batch_size: int = 2
@@ -87,6 +89,8 @@ class Networks:
         model = recipe.load_model("video-ldm", config.preset, given) if given else build("video-ldm", config.preset)
         if config.text_encoder is not None:
             recipe.read_prompts_by(model, config.text_encoder)
+        if config.upsampler_autoencoder is not None:
+            recipe.upsample_in(model, config.upsampler_autoencoder)
         parameters = trained(model, config.stage)
         model.requires_grad_(False)
         for parameter in parameters:

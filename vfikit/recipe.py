@@ -157,6 +157,23 @@ def show_subject(model: Any, subject: Path) -> None:
     model.config = replace(model.config, spatial_text_encoder=str(subject))
 
 
+def upsample_in(model: Any, folder: Path) -> None:
+    """Gives Video-LDM's upsampler the autoencoder in diffusers' ``folder`` of it, or of a pipeline, and its scale."""
+    if model.upsampler is None:
+        model.add_upsampler()
+    if model.upsampler.autoencoder is None:
+        raise InputError("the upsampler of this model is of pixels, it takes no autoencoder")
+    folder = folder / "vae" if (folder / "vae").is_dir() else folder
+    try:
+        scale = json.loads((folder / "config.json").read_text()).get("scaling_factor", 0.18215)  # what diffusers takes
+        model.upsampler.autoencoder.load_state_dict(checkpoints.read_state_dict(folder))
+    except (OSError, ValueError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"{folder}: no autoencoder of this upsampler, as diffusers keeps one ({why})") from error
+    numbers = replace(model.upsampler.config, autoencoder=replace(model.upsampler.config.autoencoder, scale=scale))
+    model.upsampler.config, model.config = numbers, replace(model.config, upsampler=numbers)
+
+
 class StepLog:
     """A training log of JSON lines; numbers are averaged from one line to the next, without a wait for the device."""
 

@@ -18,7 +18,8 @@ from vfikit.recipe import show_subject
 from vfikit.video.clip import write_clip
 
 from ..test_recipes_cli import recipe
-from .test_video_ldm import seeded, stable_diffusion
+from .test_video_ldm import seeded
+from .test_video_ldm_published import stable_diffusion
 from .text_encoders import TOKENS, save_text_encoder
 from .toys import VIDEO_LDM
 

@@ -95,6 +95,8 @@ def trained(model: VideoLDMNet, stage: str) -> list[nn.Parameter]:
         case "interpolation" if model.interpolator is not None:
             return list(model.interpolator.parameters())
         case "upsampler" if model.upsampler is not None:
+            if not model.upsampler.ready:
+                raise ValueError("stage upsampler: its autoencoder is untrained, expected --upsampler-autoencoder")
             return list(model.upsampler.denoiser.parameters())
     raise ValueError(f"stage is {stage!r}, expected one of {', '.join(STAGES)}")
 

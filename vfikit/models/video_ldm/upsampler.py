@@ -40,6 +40,13 @@ class Upsampler(nn.Module):
             else None
         )
 
+    @property
+    def ready(self) -> bool:
+        """Whether the autoencoder that it needs, if any, is more than as it was built."""
+        if self.autoencoder is None:
+            return True
+        return not bool((self.autoencoder.get_parameter("decoder.norm_out.weight") == 1).all())
+
     def encode(self, frames: Tensor) -> Tensor:
         """Of videos (B, T, 3, H, W) in [0, 1], what is diffused."""
         frames = 2 * frames - 1
