@@ -146,8 +146,7 @@ class VideoLDMNet(Pretrained):
         or a sixteenth of the frames are made so, and three put between every two, once or twice. ``upsample`` gives
         four times the sides. ``temporal_prompt_embeds`` is what the temporal layers read where the spatial ones read
         ``prompt_embeds`` of a tuned text encoder; of words, the config's encoders see to it. ``context_guidance_scale``
-        leans towards what the known frames ask for. Without a prompt, a model with a text encoder reads "". Raises
-        ValueError for what this model has no network for.
+        leans towards what the known frames ask for. Raises ValueError for what this model has no network for.
         """
         check_counts("generate", num_frames=num_frames, num_videos=num_videos, height=height, width=width)
         videos = num_videos if frames is None else len(frames)
@@ -160,9 +159,9 @@ class VideoLDMNet(Pretrained):
             interpolations,
             generator,
         )
-        known = None if frames is None else self.encode(frames.to(texts.text))
         if upsample and self.upsampler is None:
             raise ValueError("generate: upsample, but this model has no upsampler")
+        known = None if frames is None else self.encode(frames.to(texts.text))
         video = self.decode(generate_latents(self, request, known)).clamp(0, 1)
         larger, text = self.upsampler if upsample else None, texts.original().text
         return video if larger is None else larger.upsample(video, text, request.sampling, generator=generator)
@@ -198,7 +197,10 @@ class VideoLDMNet(Pretrained):
         embeds: Texts | None,
         labels: list[int] | None,
     ) -> Texts:
-        """What is asked for, by labels, embeddings or words, in this order, and what guidance leads away from."""
+        """What is asked for, by labels, embeddings or words, in this order, and what guidance leads away from.
+
+        Without any of them, a model with a text encoder reads "".
+        """
         if labels is not None:
             return of_labels(self, videos, labels)
         if embeds is None and (prompt is not None or self.config.text_encoder):
