@@ -10,6 +10,8 @@ import torch
 from vfikit import checkpoints, compression, training
 from vfikit.models import build
 
+from ..models.test_e2fgvi import toy as inpainting
+
 TINY = ["--pool", "6", "--batch-size", "2", "--crop", "32", "--limit", "2"]
 TINY += ["--size", "64", "64", "--steps", "4", "--sparsify-steps", "5"]
 BY_DENSITY = [*TINY, "--rule", "consumer"]  # measuring each cut takes longer than all the rest
@@ -58,6 +60,22 @@ def test_six_steps(run, tmp_path, weights, route, settings):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("compressed.safetensors", "report.json", "report.md", "density.png", "report.png")
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ["slice", "rebuild"])
+def test_a_model_that_inpaints(run, tmp_path, route):
+    checkpoints.save(inpainting(), tmp_path / "toy.safetensors")
+    arguments = ("--model", "e2fgvi-hq", "--checkpoint", tmp_path / "toy.safetensors", "--route", route)
+    code, _, err = run(*arguments, "--ratio", 1.5, "--speed", 0, "--out", tmp_path / "out", *BY_DENSITY)
+    assert code == 0, err
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["before"]["parameters"] / content["after"]["parameters"] >= 1.47
+    parts = {each["name"].split(".")[0] for each in content["layers"] if each["width_after"] < each["width_before"]}
+    assert {"propagation", "blocks", "decoder"} <= parts
+    net = checkpoints.load(content["checkpoint"])
+    assert sum(p.numel() for p in net.parameters()) == content["after"]["parameters"]
+    assert net.inpaint(torch.rand(1, 3, 3, 20, 28), torch.ones(1, 1, 1, 20, 28)).shape == (1, 3, 3, 20, 28)
 
 
 def test_without_weights_it_trains_first_and_says_so(run, tmp_path, monkeypatch):
