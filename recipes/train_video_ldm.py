@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vfikit import checkpoints, recipe, training
 from vfikit.data import Clips, open_clips
+from vfikit.data.clips import FileClips
 from vfikit.files import InputError
 from vfikit.layers.temporal import project
 from vfikit.metrics import LPIPS
@@ -28,7 +29,7 @@ from vfikit.models.text import encode_text
 from vfikit.models.video_ldm.schedule import BETWEEN
 from vfikit.tasks import clips
 from vfikit.tasks import video_ldm as task
-from vfikit.tasks.video_ldm_stages import StageLoss, trained
+from vfikit.tasks.video_ldm_stages import AtItsStride, StageLoss, trained
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
 DECODERS_DISCRIMINATOR = 1000  # step at which it joins unless told otherwise
@@ -146,13 +147,14 @@ def main(config: Config) -> None:
         raise InputError(
             f"frames of {side} pixels, expected at least 24: the discriminator judges patches of that size"
         )
-    data = open_clips(config.data, "train", (height, width), config.seed)
+    data, between = open_clips(config.data, "train", (height, width), config.seed), config.stage == "interpolation"
+    if between and isinstance(data, FileClips):
+        data = AtItsStride(data.sources, data.size)
     accelerate = accelerator(config)
     nets = Networks(config, accelerate.device)
     judge = nets.kept.get("discriminator")
     nets.module, nets.optimizer = training.prepared(accelerate, nets.module, nets.optimizer, judge)
     run = TrainingRun("train_video_ldm", config, accelerate, nets.kept, state)
-    between = config.stage == "interpolation"
     frames = BETWEEN + 1 if between else config.frames or numbers.frames
     strides = (BETWEEN * config.stride, config.stride) if between else (config.stride,)
     plan = (config.batch_size, config.crop, config.seed, config.steps, run.step, run.shard, frames, strides)

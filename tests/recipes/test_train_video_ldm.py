@@ -9,6 +9,7 @@ from accelerate.state import AcceleratorState
 
 from vfikit import checkpoints
 from vfikit.models import build
+from vfikit.video import write_image
 
 from ..test_recipes_cli import Done, recipe
 
@@ -69,6 +70,19 @@ def test_resumes_bit_exactly(tmp_path: Path) -> None:
     whole, half = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "half"))
     for name, value in whole["model"].items():
         assert torch.equal(value, half["model"][name]), name
+
+
+def test_interpolation_refuses_clips_too_short_for_its_strides(tmp_path: Path) -> None:
+    """A stride of 4 takes 17 frames."""
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(16):
+            write_image(torch.rand(3, 16, 16), tmp_path / "data" / name / f"{index:02}.png")
+    given = ("--stage", "interpolation", "--data", "data", "--steps", "1", "--out", "run")
+    done = recipe(SCRIPT, *TINY, *given, "--batch-size", "8", folder=tmp_path)
+    assert done.code == 2
+    assert "has 16 frames, expected at least 17: 5, 4 apart" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..data.clips import FileClips
+from ..files import InputError
 from ..layers import PatchDiscriminator, VideoPatchDiscriminator
 from ..layers.inflate import temporal_parameters
 from ..losses import VQGANLoss
@@ -18,6 +20,23 @@ from .clips import ClipBatch
 STAGES = ("autoencoder", "image", "temporal", "decoder", "prediction", "interpolation", "upsampler")
 RECONSTRUCTING = ("autoencoder", "decoder")
 NO_TEXT = 0.1  # share of clips whose text is left out, so that guidance has something to lean away from
+
+
+class AtItsStride(FileClips):
+    """Clips read at the stride asked for, or refused: the interpolator is told which it is."""
+
+    def read(self, index: int, num_frames: int, stride: int = 1, place: float = 0.0) -> Tensor:
+        def choose(count: int) -> range:
+            length = (num_frames - 1) * stride + 1
+            if count < length:
+                path = self.sources[index].path
+                raise InputError(
+                    f"{path}: has {count} frames, expected at least {length}: {num_frames}, {stride} apart"
+                )
+            first = round(place * (count - length))
+            return range(first, first + length, stride)
+
+        return self.pick(index, choose)
 
 
 class StageLoss(nn.Module):
