@@ -222,7 +222,7 @@ def _check_frames(layer: nn.Module, x: Tensor, num_frames: int) -> None:
         )
 
 
-def _complete(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _complete(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Published and image checkpoints know nothing of ``channel``, which in them is every one.
 
     The module's own is not asked: it may be on ``meta``, or memory that nothing was written to yet.
