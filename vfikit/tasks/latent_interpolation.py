@@ -37,6 +37,7 @@ __all__ = [
 DEFAULTS = interpolation.DEFAULTS._replace(
     batch_size=4, crop=128, pool=200, rule="sensitivity", ratio=None, macs=5.0, traced=(1,)
 )
+LEAST_SHOWN = 0.5  # dB, from the bottom of a curve's picture to its top
 
 
 class Losses(NamedTuple):
@@ -138,8 +139,11 @@ def draw_steps(steps: Sequence[int], means: dict[str, dict[str, float]], path: P
     quality.plot(named.keys(), [row["psnr"] for row in named.values()], "o-", label="sampled latent")
     for name, style in (("latent of zeros", "--"), ("latent of noise", ":")):
         quality.axhline(means[name]["psnr"], linestyle=style, color="gray", label=name)
-    quality.set(xscale="log", xlabel="denoising steps", ylabel="PSNR (dB)")
-    quality.legend()
+    low, high = quality.get_ylim()
+    wider = max(0.0, LEAST_SHOWN - (high - low)) / 2  # what no eye sees is to look like nothing
+    quality.set(xscale="log", xlabel="denoising steps", ylabel="PSNR (dB)", ylim=(low - wider, high + wider))
+    quality.ticklabel_format(axis="y", useOffset=False)
+    quality.legend(loc="upper left")
     seconds = quality.twinx()
     seconds.plot(named.keys(), [row["seconds"] for row in named.values()], "s-", color="tab:red")
     seconds.set(ylabel="seconds a frame (red)", yscale="log")
