@@ -155,6 +155,31 @@ def test_checkpointing_gives_the_same_gradients() -> None:
         torch.testing.assert_close(one, other)
 
 
+def bytes_kept(net: Any) -> int:
+    """What a forward pass keeps for the backward pass, parameters left out."""
+    parameters, kept = {p.data_ptr() for p in net.parameters()}, {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in parameters:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = call(net, temporal_condition=torch.ones(6, 2, 8, 6))
+    assert output.requires_grad
+    return sum(kept.values())
+
+
+def test_checkpointing_keeps_nothing_inside_the_temporal_layers() -> None:
+    kept = []
+    for checkpointing in (False, True):
+        net = inflate(toy(), alpha=0.5, attention="both", condition_channels=2, freeze=False).train()
+        if checkpointing:
+            net.enable_gradient_checkpointing()
+        kept.append(bytes_kept(net))
+    assert kept[1] < 0.3 * kept[0], kept
+
+
 def test_fullgraph_compile_forward_and_backward() -> None:
     one_level = toy(
         block_out_channels=(16,), down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",)

@@ -7,6 +7,7 @@ No code of diffusers is copied: the network calls what it always called.
 import re
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from .temporal import Conv3DLayer, Encoding, TemporalAttentionLayer
@@ -105,8 +106,11 @@ class VideoTransformer(nn.Module):
     What ``cross_attention_kwargs`` may hold for it: ``num_frames``; ``temporal_context``, the text (B or B * T, S, D)
     for the temporal layers where it is not the transformer's (a text encoder tuned to a subject for one, the original
     for the other); ``temporal_mask``, bool (T, T), which frame may see which; ``temporal_condition`` (B * T, planes, H,
-    W) at the size of the network's input.
+    W) at the size of the network's input. Gradient checkpointing, as diffusers switches it on, covers what it adds.
     """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Any = None
 
     def __init__(self, spatial: nn.Module) -> None:
         super().__init__()
@@ -132,9 +136,11 @@ class VideoTransformer(nn.Module):
         mask, condition = others.pop("temporal_mask", None), others.pop("temporal_condition", None)
         text = encoder_hidden_states if text is None else text
 
+        run = self._gradient_checkpointing_func if self.gradient_checkpointing and torch.is_grad_enabled() else _run
+
         h = hidden_states
         if frames is not None and self.conv3d is not None:
-            h = self.conv3d(h, frames, None if self.condition is None else self.condition(condition))
+            h = run(self.conv3d, h, frames, None if self.condition is None else run(self.condition, condition))
         h = self.spatial(
             h,
             encoder_hidden_states=encoder_hidden_states,
@@ -144,10 +150,14 @@ class VideoTransformer(nn.Module):
             return_dict=False,
         )[0]
         if frames is not None and self.over_frames is not None:
-            h = self.over_frames(h, frames, mask=mask)
+            h = run(self.over_frames, h, frames, None, mask)
         if frames is not None and self.temporal is not None:
-            h = self.temporal(h, frames, text, _of_videos(encoder_attention_mask, h, frames))
+            h = run(self.temporal, h, frames, text, _of_videos(encoder_attention_mask, h, frames))
         return (h,)
+
+
+def _run(module: nn.Module, *arguments: Any) -> Any:
+    return module(*arguments)
 
 
 def _of_videos(mask: Tensor | None, h: Tensor, frames: int) -> Tensor | None:
