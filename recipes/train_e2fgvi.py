@@ -17,7 +17,6 @@ validation's PSNR and where they are. Steps whose loss or gradient is not finite
 """
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +37,6 @@ from vfikit.tasks import inpainting as task
 from vfikit.tasks.inpainting_stages import Stage, exact_flow_error
 from vfikit.tasks.inpainting_training import Moving, batches, by_brightness, spynet
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
-
-MOST_SKIPPED = 50  # steps in a row: then the weights themselves are lost
 
 
 @dataclass(frozen=True)
@@ -104,11 +101,11 @@ class Config(TrainingConfig):
 
 
 class Networks:
-    """The model and its loss, their optimizers, the count of steps in a row that were skipped."""
+    """The model and its loss, their optimizers."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.skipped = 0
+        self.descend = training.FiniteDescent()
         if config.init is not None:
             self.model = recipe.load_model(config.model, config.preset, config.init)
         else:
@@ -203,28 +200,13 @@ def take_step(config: Config, run: TrainingRun, nets: Networks, batch: task.Hole
     elif config.squares > 0 and config.stage != "flow":
         squares = torch.stack(region_errors(made.frames, frames, batch.masks, power=2)).sum()
         losses = losses._replace(total=losses.total + config.squares * squares)
-    nets.optimizer.zero_grad()
-    accelerate.backward(losses.total)
-    norm = accelerate.clip_grad_norm_(nets.model.parameters(), config.clip if config.clip > 0 else math.inf)
-    if not training.all_finite(accelerate, losses.total, norm):
-        skip(run.step + 1, nets, losses.total, norm, accelerate.scaler is not None)
+    parameters = nets.model.parameters()
+    norm = nets.descend(run.step + 1, accelerate, nets.optimizer, losses.total, parameters, config.clip)
+    if norm is None:
         return None
-    nets.optimizer.step()
-    nets.skipped = 0
     if config.ema > 0:
         training.update_average(nets.average, nets.model, config.ema, run.step + 1)
     return {"loss": losses.total, **{k: v for k, v in losses._asdict().items() if k != "total"}, "norm": norm, **found}
-
-
-def skip(step: int, nets: Networks, loss: Tensor, norm: Tensor, scaled: bool) -> None:
-    """Leaves the weights as they are, and says so; ``InputError`` after too many such steps in a row."""
-    if scaled:
-        nets.optimizer.step()  # skips by itself, and lowers its scale
-    nets.optimizer.zero_grad()
-    nets.skipped += 1
-    tqdm.write(f"step {step}: loss {loss.item():.4g}, gradient {norm.item():.4g}: skipped")
-    if nets.skipped == MOST_SKIPPED:
-        raise InputError(f"step {step}: {MOST_SKIPPED} steps in a row were not finite; try a smaller --lr")
 
 
 def validate(config: Config, run: TrainingRun, model: Any, data: task.Kept) -> None:

@@ -7,7 +7,8 @@
     python recipes/train_video_ldm.py --resume runs/temporal
 
 Then decoder, interpolation, upsampler, in any order. Writes model.safetensors (the averaged weights), state.pt
-(--resume goes on exactly there), log.jsonl and config.json; prints where they are.
+(--resume goes on exactly there), log.jsonl and config.json; prints where they are. Steps whose loss or gradient is not
+finite are skipped and reported.
 """
 
 import copy
@@ -109,6 +110,7 @@ class Networks:
             *(joins_at(config), config.discriminator_width),
         ).to(device)
         self.module: Any = self.stage
+        self.descend = training.FiniteDescent()
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0, foreach=True)
         self.rising = torch.optim.lr_scheduler.LinearLR(self.optimizer, 0.01, total_iters=100)
@@ -170,12 +172,15 @@ def main(config: Config) -> None:
 
 def take_step(
     config: Config, run: TrainingRun, nets: Networks, batch: task.ClipBatch, text: Tensor | None
-) -> dict[str, Tensor]:
-    """One step of everything; returns what to log."""
+) -> dict[str, Tensor] | None:
+    """One step of everything; returns what to log, None where it was skipped."""
     batch, game = task.ClipBatch(*(part.to(run.accelerator.device) for part in batch)), nets.stage.game
     losses, made = nets.module(batch, text, run.step)
     parameters = nets.model.parameters()
-    losses["norm"] = training.descend(run.accelerator, nets.optimizer, losses["loss"], parameters, clip=1.0)
+    norm = nets.descend(run.step + 1, run.accelerator, nets.optimizer, losses["loss"], parameters, clip=1.0)
+    if norm is None:
+        return None
+    losses["norm"] = norm
     nets.rising.step()
     project(nets.model)
     if game.discriminator is not None:

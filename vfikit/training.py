@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from .files import atomic
+from .files import InputError, atomic
 
 Batch = TypeVar("Batch")
+MOST_SKIPPED = 50  # steps in a row: then the weights themselves are lost
 
 
 def until(end: float, accelerator: Any, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -69,6 +70,40 @@ def prepared(
     for parameter in parameters:
         parameter.requires_grad_(True)
     return wrapped
+
+
+class FiniteDescent:
+    """``descend`` that leaves the weights as they are where loss or gradient is not finite, and reports it."""
+
+    def __init__(self) -> None:
+        self.skipped = 0  # steps in a row
+
+    def __call__(
+        self,
+        step: int,
+        accelerator: Any,
+        optimizer: torch.optim.Optimizer,
+        loss: torch.Tensor,
+        parameters: Iterable[nn.Parameter],
+        clip: float = 0.0,
+    ) -> torch.Tensor | None:
+        """The gradient's norm, None where ``step`` was skipped; ``InputError`` after too many such steps in a row."""
+        from tqdm import tqdm
+
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        norm: torch.Tensor = accelerator.clip_grad_norm_(parameters, clip or math.inf)
+        good = all_finite(accelerator, loss, norm)
+        if good or accelerator.scaler is not None:
+            optimizer.step()  # a scaler skips by itself, and lowers its scale
+        optimizer.zero_grad()
+        self.skipped = 0 if good else self.skipped + 1
+        if good:
+            return norm
+        tqdm.write(f"step {step}: loss {loss.item():.4g}, gradient {norm.item():.4g}: skipped")
+        if self.skipped == MOST_SKIPPED:
+            raise InputError(f"step {step}: {MOST_SKIPPED} steps in a row were not finite; try a smaller --lr")
+        return None
 
 
 def judge_step(

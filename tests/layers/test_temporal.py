@@ -1,5 +1,6 @@
 """Layers that mix frames: what they keep, what they see, and what they refuse."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -194,3 +195,23 @@ def test_wrong_input_is_refused() -> None:
         TemporalAttentionLayer(7, 2)
     with pytest.raises(ValueError, match="of an even width"):
         positional_encoding(3, 7)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_gradients_in_half_precision_are_those_in_float32(frames: int, autocast: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = Conv3DLayer(48, 0.5, 16), torch.randn(2 * frames, 48, 2, 2)
+    layer(x, frames).square().sum().backward()
+    expected = {name: p.grad for name, p in layer.named_parameters()}
+    dtype = torch.float32 if autocast else torch.bfloat16
+    for _ in range(4):  # memory that is not written shows
+        layer.zero_grad()
+        half = copy.deepcopy(layer).to(dtype)
+        del [torch.full((48, 48, 3, 1, 1), torch.nan, dtype=torch.bfloat16) for _ in range(4)][:]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            made = half(x.to(dtype), frames)
+        made.float().square().sum().backward()
+        for name, parameter in half.named_parameters():
+            error = (parameter.grad.float() - expected[name]).norm() / expected[name].norm()
+            assert error < 0.05, name

@@ -9,6 +9,7 @@ from accelerate.state import AcceleratorState
 
 from vfikit import checkpoints
 from vfikit.models import build
+from vfikit.tasks.video_ldm_stages import StageLoss
 from vfikit.video import write_image
 
 from ..test_recipes_cli import Done, recipe
@@ -83,6 +84,30 @@ def test_interpolation_refuses_clips_too_short_for_its_strides(tmp_path: Path) -
     assert done.code == 2
     assert "has 16 frames, expected at least 17: 5, 4 apart" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_frames_in_bf16_with_checkpointing_are_trained(tmp_path: Path) -> None:
+    done = train(tmp_path, "--mixed-precision", "bf16", "--gradient-checkpointing", "--steps", "3", "--out", "run")
+    assert "skipped" not in done.stdout + done.stderr
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
+    assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.slow
+def test_steps_that_are_not_finite_are_skipped_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, plain = [0], StageLoss.forward
+
+    def sometimes(self, *arguments):  # type: ignore[no-untyped-def]
+        calls[0] += 1
+        losses, made = plain(self, *arguments)
+        return ({**losses, "loss": losses["loss"] * torch.nan} if calls[0] == 2 else losses), made
+
+    monkeypatch.setattr(StageLoss, "forward", sometimes)
+    done = train(tmp_path, "--steps", "3", "--out", "run")
+    assert "step 2: loss nan, gradient nan: skipped" in done.stdout + done.stderr
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert all(value.isfinite().all() for part in ("model", "average") for value in state[part].values())
 
 
 @pytest.mark.parametrize(

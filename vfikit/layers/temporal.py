@@ -104,8 +104,28 @@ class Conv3DLayer(nn.Module):
 
 
 def _frame_convolution(channels: int, groups: int) -> nn.Sequential:
-    conv = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
-    return nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), conv)
+    return nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), FrameConvolution(channels))
+
+
+class FrameConvolution(nn.Conv3d):
+    """A convolution over three frames of every pixel, (B, C, T, H, W) -> the same.
+
+    Of two frames on a CPU in half precision, torch 2.13 leaves the gradient of the weight unwritten: there it is
+    computed in float32.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.device.type != "cpu" or input.shape[2] != 2:
+            return super()._conv_forward(input, weight, bias)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        if dtype.itemsize > 2:
+            return super()._conv_forward(input, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            made = super()._conv_forward(input.float(), weight.float(), None if bias is None else bias.float())
+        return made.to(dtype)
 
 
 class TemporalAttentionLayer(nn.Module):
