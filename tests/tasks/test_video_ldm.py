@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vfikit.models import build
 from vfikit.models.video_ldm import VideoLDMNet, texts
+from vfikit.models.video_ldm.config import PRESETS
 from vfikit.tasks import video_ldm as task
 from vfikit.tasks import video_ldm_stages as stages
 
@@ -69,6 +70,15 @@ def test_the_interpolator_begins_as_the_generator() -> None:
     differ = [name for name, value in ours.items() if value.shape != theirs[name].shape]
     assert all(name.endswith("condition.layers.0.weight") for name in differ)
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items() if name not in differ)
+
+
+@pytest.mark.parametrize("preset", PRESETS["video-ldm"])
+def test_presets_leave_the_interpolator_to_its_stage(preset: str) -> None:
+    with torch.device("meta"):
+        model = build("video-ldm", preset)
+        assert model.interpolator is None
+        stages.trained(model, "interpolation")
+    assert model.interpolator is not None
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "decoder"])

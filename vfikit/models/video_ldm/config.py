@@ -74,7 +74,10 @@ class UpsamplerConfig:
 
 @dataclass(frozen=True)
 class VideoLDMConfig:
-    """The whole system; ``interpolation`` and ``upsampling`` say whether it has these networks."""
+    """The whole system; ``interpolation`` and ``upsampling`` say whether it has these networks.
+
+    No preset has an interpolator: training adds it, as a copy of the generator.
+    """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
@@ -99,7 +102,6 @@ DRIVING = VideoLDMConfig(
     unet=UNetConfig(attention="both", planes=5, **OURS),  # type: ignore[arg-type]
     schedule=DRIVING_SCHEDULE,
     size=(128, 256),
-    interpolation=True,
     upsampling=True,
     upsampler=UpsamplerConfig(
         UNetConfig(
@@ -118,7 +120,6 @@ DRIVING = VideoLDMConfig(
 TEXT = VideoLDMConfig(
     unet=UNetConfig(attention="both", planes=5, **OURS),  # type: ignore[arg-type]
     size=(320, 512),
-    interpolation=True,
     upsampling=True,
     upsampler=UpsamplerConfig(
         UNetConfig(
