@@ -172,8 +172,7 @@ def resumed(config: Config) -> Config:
 def measure(config: Config, task: Task, models: list[nn.Module], inputs: Any, test: Any) -> list[compress.Measured]:
     """Cost, measured in turn, and quality on the held-out data."""
     found = [task.quality(model, test, config.limit or None) for model in models]
-    pairs = zip(compress.costs(models, inputs), found, strict=True)
-    return [compress.Measured(cost, quality.psnr, quality.ssim) for cost, quality in pairs]
+    return [compress.Measured(cost, q.psnr, q.ssim) for cost, q in zip(compress.costs(models, inputs), found)]
 
 
 def starting_point(config: Config, fitting: Fitting, room: Path) -> tuple[nn.Module, str]:
@@ -207,7 +206,8 @@ def check(config: Config) -> tuple[Task, Defaults, Config]:
         raise InputError("got several of --ratio, --macs and --latency, expected one target")
     if config.checkpoint is not None and not config.checkpoint.exists():
         raise InputError(f"{config.checkpoint}: no such file")
-    task, usual = TASKS[config.model], TASKS[config.model].DEFAULTS
+    task, whole = TASKS[config.model], getattr(bare, "multiple", 1)
+    usual = task.DEFAULTS._replace(crop=-(-task.DEFAULTS.crop // whole) * whole)  # crops that need no padding
     given = {name: value for name in usual._fields if (value := getattr(config, name, None)) is not None}
     if (config.ratio, config.macs, config.latency) == (None, None, None):
         ratio, macs = (2.0, None) if config.only else (usual.ratio, usual.macs)
@@ -237,8 +237,8 @@ def main(config: Config) -> None:
     loaded = recipe.in_layout(checkpoints.load(path, config.device))
     before, after = measure(config, task, [full, loaded], inputs, data.test)
     facts = {name: getattr(config, name) for name in ("model", "preset", "route", "sparsifier", "rule", "data", "seed")}
-    facts |= {"start": source, "checkpoint": str(path), "measured": compress.conditions(inputs)}
-    facts |= {"zero_by_step": zero, "psnr_before_fine_tuning": raw, "seconds": round(time.monotonic() - began)}
+    facts |= {"start": source, "checkpoint": str(path), "held_out": data.held_out, "psnr_before_fine_tuning": raw}
+    facts |= {"zero_by_step": zero, "measured": compress.conditions(inputs), "seconds": round(time.monotonic() - began)}
     compress.report(folder, facts, before, after, densities, compress.widths(full), compress.widths(small))
     shutil.rmtree(room)
     print(compress.table(before, after))

@@ -23,6 +23,7 @@ from vfikit.files import InputError
 from vfikit.losses import VQGANLoss
 from vfikit.metrics import LPIPS
 from vfikit.models import build
+from vfikit.tasks import interpolation
 from vfikit.tasks import latent_interpolation as task
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
@@ -175,7 +176,7 @@ def take_step(config: Config, run: TrainingRun, nets: Networks, batch: Triplet) 
 
 def validate(config: Config, run: TrainingRun, model: Any, data: Triplets) -> None:
     """Of the autoencoder, frames from their own latents; of the denoiser, sampled ones."""
-    measured = task.reconstruction if config.stage == "autoencoder" else task.quality
+    measured = task.reconstruction if config.stage == "autoencoder" else interpolation.quality
     quality = measured(model, data, config.validation_limit)
     run.log.note(run.step, psnr=quality.psnr, ssim=quality.ssim)
     tqdm.write(f"step {run.step}: PSNR {quality.psnr:.2f} dB on {config.validation}")

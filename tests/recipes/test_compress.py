@@ -11,6 +11,7 @@ from vfikit import checkpoints, compression, training
 from vfikit.models import build
 
 from ..models.test_e2fgvi import toy as inpainting
+from ..models.toys import toy
 
 TINY = ["--pool", "6", "--batch-size", "2", "--crop", "32", "--limit", "2"]
 TINY += ["--size", "64", "64", "--steps", "4", "--sparsify-steps", "5"]
@@ -76,6 +77,35 @@ def test_a_model_that_inpaints(run, tmp_path, route):
     net = checkpoints.load(content["checkpoint"])
     assert sum(p.numel() for p in net.parameters()) == content["after"]["parameters"]
     assert net.inpaint(torch.rand(1, 3, 3, 20, 28), torch.ones(1, 1, 1, 20, 28)).shape == (1, 3, 3, 20, 28)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ["slice", "rebuild"])
+def test_a_model_that_samples(run, tmp_path, route):
+    """Quality is that of few steps, which the report says."""
+    checkpoints.save(toy("ldmvfi"), tmp_path / "net.safetensors")
+    given = ("--model", "ldmvfi", "--checkpoint", tmp_path / "net.safetensors", "--route", route, "--macs", 1.5)
+    code, _, err = run(*given, "--rule", "consumer", "--round-to", 1, "--out", tmp_path / "out", *TINY)
+    assert code == 0, err
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["held_out"].endswith("sampled in at most 4 steps")
+    assert content["before"]["macs"] > content["after"]["macs"]
+    assert checkpoints.load(content["checkpoint"]).interpolate(*torch.rand(2, 1, 3, 40, 33)).shape == (1, 3, 40, 33)
+
+
+def test_crops_need_no_padding():
+    recipe = runpy.run_path("recipes/compress.py")
+    crops = {
+        (m, p): recipe["check"](recipe["Config"](m, p))[1].crop
+        for m in ("adacof", "ldmvfi")
+        for p in ("small", "published")
+    }
+    assert crops == {
+        ("adacof", "small"): 96,
+        ("adacof", "published"): 96,
+        ("ldmvfi", "small"): 128,
+        ("ldmvfi", "published"): 256,
+    }
 
 
 def test_without_weights_it_trains_first_and_says_so(run, tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """The terms that LDMVFI trains on, and what a teacher adds."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from vfikit.data import Triplet
+from vfikit.diffusion import Sampling
 from vfikit.tasks import TASKS
 
 from ..models.toys import pair, toy
@@ -53,17 +55,27 @@ def test_a_student_like_its_teacher_has_nothing_to_learn_from_it() -> None:
     assert value(None, 1.0) > alone
 
 
+class One:
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Triplet:
+        return Triplet(*(frame[0] for frame in batch()))
+
+    def name(self, index: int) -> str:
+        return "one"
+
+
+def test_quality_takes_few_steps() -> None:
+    for own, expected in ((50, 4), (2, 2)):
+        net, calls = toy("ldmvfi"), []
+        net.config = replace(net.config, sampling=Sampling(steps=own))
+        net.denoiser.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        TASK.quality(net, One())
+        assert len(calls) == expected
+
+
 def test_quality() -> None:
-    class One:
-        def __len__(self) -> int:
-            return 1
-
-        def __getitem__(self, index: int) -> Triplet:
-            return Triplet(*(frame[0] for frame in batch()))
-
-        def name(self, index: int) -> str:
-            return "one"
-
     found = TASK.quality(toy("ldmvfi"), One())
     assert 0 < found.psnr < 60
     assert TASK.quality(toy("ldmvfi"), One()).psnr == found.psnr

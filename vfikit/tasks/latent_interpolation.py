@@ -1,6 +1,6 @@
 """What training, evaluating and compressing need to know of LDMVFI: two networks, two losses, random times."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from ..inference import Interpolate
 from ..models.ldmvfi.autoencoder import Reconstruction
 from ..models.ldmvfi.net import Denoising
 from . import interpolation
-from .interpolation import Quality, batches, example, inputs, means, measure, quality, split
+from .interpolation import Quality, batches, example, inputs, means, measure
+from .task import Split
 
 __all__ = [
     "DEFAULTS",
@@ -33,11 +34,12 @@ __all__ = [
     "split",
 ]
 
-# crops that need no padding; channels take the same way in every step
+# channels take the same way in every step
 DEFAULTS = interpolation.DEFAULTS._replace(
     batch_size=4, crop=128, pool=200, rule="sensitivity", ratio=None, macs=5.0, traced=(1,)
 )
 LEAST_SHOWN = 0.5  # dB, from the bottom of a curve's picture to its top
+STEPS = 4  # of denoising, at most: each of many takes as long, and what they change is small beside what a cut does
 
 
 class Losses(NamedTuple):
@@ -151,6 +153,27 @@ def draw_steps(steps: Sequence[int], means: dict[str, dict[str, float]], path: P
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def split(
+    spec: str,
+    crop: int,
+    size: tuple[int, int],
+    pool: int,
+    seed: int,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Split:
+    """As of any interpolation; says how ``quality`` samples."""
+    found = interpolation.split(spec, crop, size, pool, seed, watch)
+    return found._replace(held_out=f"{found.held_out}, sampled in at most {STEPS} steps")
+
+
+def quality(model: Any, data: Triplets, limit: int | None = None, steps: int = STEPS) -> Quality:
+    """How well the model makes the middle of the first ``limit`` triplets (all: None) in at most so many steps."""
+    device = next(model.parameters()).device
+    made = partial(model.interpolate, steps=min(steps, model.config.sampling.steps))
+    rows = list(measure(made, data, limit=limit, device=device))
+    return Quality(**means(rows), per_image=rows)
 
 
 def reconstruction(model: Any, data: Triplets, limit: int | None = None) -> Quality:
