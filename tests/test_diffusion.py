@@ -49,6 +49,26 @@ def test_published_times(steps: int) -> None:
     assert len(times) in (steps - 1, steps, *range(steps, 1000 // (1000 // steps) + 2))
 
 
+def test_quadratic_times() -> None:
+    """Uneven steps, each to the next time that is visited: DDIM's formula, and fresh noise as eta asks."""
+    sampling, x = Sampling("ddim", 5, 1.0, "quad"), start().double()
+    noise = [torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(k)) for k in range(5)]
+    taken = list(trajectory(oracle, x, SCHEDULE, sampling, noise))
+    times = [step.t for step in taken]
+    assert times == [801, 451, 201, 51, 1]
+    kept = SCHEDULE.alphas_cumprod
+    for step, after, extra in zip(taken, [*times[1:], 0], noise, strict=True):
+        now, then, predicted = kept[step.t], kept[after], oracle(x, torch.tensor([step.t]))
+        sigma = ((1 - then) / (1 - now) * (1 - now / then)).sqrt()
+        x0 = (x - (1 - now).sqrt() * predicted) / now.sqrt()
+        x = then.sqrt() * x0 + (1 - then - sigma**2).sqrt() * predicted + sigma * extra
+        torch.testing.assert_close(step.sample, x)
+    half = [step.sample for step in trajectory(oracle, taken[2].sample, SCHEDULE, sampling, noise[3:], last=2)]
+    torch.testing.assert_close(half[-1], x)
+    with pytest.raises(ValueError, match=r"'dpm\+\+' with spacing 'quad', expected .*'quad' with 'ddim'"):
+        Sampling("dpm++", 5, spacing="quad").scheduler(SCHEDULE)
+
+
 @pytest.mark.parametrize("steps", [1, 3, 7, 200])
 def test_steps_are_honoured(steps: int) -> None:
     for spacing in ("leading", "trailing"):

@@ -50,15 +50,13 @@ def schedule(case: Case) -> None:
         if not kind.startswith(("quad", "ddim")):
             continue
         if kind.startswith("quad"):
-            case.check(name, quadratic_times(int(kind.removeprefix("quad"))))
+            case.check(
+                name, Sampling("ddim", int(kind.removeprefix("quad")), spacing="quad").scheduler(SKY).timesteps.flip(0)
+            )
         else:
             eta = float(what.removeprefix("eta").partition("_")[0]) if what.startswith("eta") else 0.0
             what = "sigmas" if what.startswith("eta") else what
             case.check(name, ddim_table(SKY, int(kind.removeprefix("ddim")), what, eta), all=2e-6, double=2e-6)
-
-
-def quadratic_times(steps: int) -> Tensor:
-    return (torch.linspace(0, 800**0.5, steps, dtype=torch.float64) ** 2).long() + 1
 
 
 def ema(case: Case) -> None:
