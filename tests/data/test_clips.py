@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vfikit.data import images
-from vfikit.data.clips import FileClips, Source, SyntheticClips, cover, open_clips
+from vfikit.data.clips import FileClips, Source, SyntheticClips, cover, long_enough, open_clips
 from vfikit.files import InputError
 
 
@@ -66,6 +66,51 @@ def test_every_tenth_clip_is_held_out(tmp_path: Path) -> None:
     assert [test.name(k) for k in range(len(test))] == ["clip0", "clip10"]
     assert len(train) == 10
     assert len(both) == 12
+
+
+def test_ucf_101_in_its_classes(tmp_path: Path) -> None:
+    for name in ("Archery", "Biking"):
+        (tmp_path / name).mkdir()
+        video(tmp_path / name / f"v_{name}_g01_c01.avi", 3)
+    clips = open_clips(str(tmp_path), "all", (16, 16))
+    assert [clips.name(k) for k in range(len(clips))] == ["v_Archery_g01_c01", "v_Biking_g01_c01"]
+    assert clips.read(1, 3).shape == (3, 3, 16, 16)
+
+
+def test_sky_timelapse_in_its_parts(tmp_path: Path) -> None:
+    """sky_train/VIDEO/CLIP: the published split, not every tenth."""
+    for place in ("sky_train/one/one_1", "sky_train/one/one_2", "sky_train/two/two_1", "sky_test/three/three_1"):
+        frame_folder(tmp_path / place, 2)
+    train, test, both = (open_clips(str(tmp_path), split) for split in ("train", "test", "all"))
+    assert [train.name(k) for k in range(len(train))] == ["one_1", "one_2", "two_1"]
+    assert [test.name(k) for k in range(len(test))] == ["three_1"]
+    assert len(both) == 4
+
+
+def test_taichi_in_its_parts(tmp_path: Path) -> None:
+    for part, names in (("train", "ab"), ("test", "c")):
+        (tmp_path / part).mkdir()
+        for name in names:
+            video(tmp_path / part / f"{name}.mp4", 3)
+    train, test, both = (open_clips(str(tmp_path), split) for split in ("train", "test", "all"))
+    assert [train.name(k) for k in range(len(train))] == ["a", "b"]
+    assert [test.name(k) for k in range(len(test))] == ["c"]
+    assert len(both) == 3
+
+
+def test_folders_that_are_too_short_are_left_out(tmp_path: Path) -> None:
+    for name, count in (("a", 2), ("b", 6), ("c", 5)):
+        frame_folder(tmp_path / name, count)
+    video(tmp_path / "d.mp4", 3)
+    clips = open_clips(str(tmp_path), "all", None)
+    with pytest.warns(UserWarning, match="1 of 4 clips have fewer than 5 frames: left out"):
+        kept = long_enough(clips, 5)
+    assert [kept.name(k) for k in range(len(kept))] == ["d", "b", "c"]  # how long a video is shows when it is read
+    frame_folder(tmp_path / "only" / "a", 2)
+    with pytest.raises(InputError, match="no clip has 3 frames"):
+        long_enough(open_clips(str(tmp_path / "only"), "all"), 3)
+    synthetic = SyntheticClips(2)
+    assert long_enough(synthetic, 100) is synthetic
 
 
 def test_a_list_gives_captions_and_passes_over_what_is_gone(tmp_path: Path) -> None:

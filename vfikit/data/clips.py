@@ -5,6 +5,7 @@ A clip is longer than what is read of it: ``read`` takes so many frames at such 
 
 import csv
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -22,8 +23,13 @@ from .video_objects import sequences
 
 VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".gif"})
 _HELD_OUT = 64  # synthetic clips; of a folder, every tenth
+_PARTS = (("sky_train", "sky_test"), ("train", "test"))  # as Sky Timelapse and TaiChi are published
 _SCENE = 24  # frames of a synthetic clip, where they are picked
 _TEST_SEED = 1_000_003  # away from every training seed in use
+
+
+class TooShort(InputError):
+    """A clip has fewer frames than are to be read of it."""
 
 
 class Clips(Protocol):
@@ -110,11 +116,11 @@ class FileClips(Dataset[Tensor]):
         return self.sources[index].caption
 
     def read(self, index: int, num_frames: int, stride: int = 1, place: float = 0.0) -> Tensor:
-        """A clip too short for the stride is read at a smaller one, one too short for that raises InputError."""
+        """A clip too short for the stride is read at a smaller one, one too short for that raises TooShort."""
 
         def choose(count: int) -> range:
             if count < num_frames:
-                raise InputError(f"{self.sources[index].path}: has {count} frames, expected at least {num_frames}")
+                raise TooShort(f"{self.sources[index].path}: has {count} frames, expected at least {num_frames}")
             step = max(1, min(stride, (count - 1) // max(1, num_frames - 1)))
             first = round(place * (count - 1 - (num_frames - 1) * step))
             return range(first, first + (num_frames - 1) * step + 1, step)
@@ -129,6 +135,19 @@ class FileClips(Dataset[Tensor]):
         else:
             frames = _video_frames(path, choose(_frames_in(path)))
         return frames if self.size is None else cover(frames, self.size)
+
+
+def long_enough(data: Clips, num_frames: int) -> Clips:
+    """``data`` without folders of fewer frames, of which it warns; how long a video is shows when it is read."""
+    if not isinstance(data, FileClips):
+        return data
+    counts = [len(numbered_frames(opened(source.path))) or num_frames for source in data.sources]
+    kept = [source for source, count in zip(data.sources, counts, strict=True) if count >= num_frames]
+    if not kept:
+        raise InputError(f"{data.sources[0].path.parent}: no clip has {num_frames} frames, expected some")
+    if left_out := len(counts) - len(kept):
+        warnings.warn(f"{left_out} of {len(counts)} clips have fewer than {num_frames} frames: left out", stacklevel=2)
+    return FileClips(kept, data.size)
 
 
 def cover(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -151,7 +170,9 @@ def open_clips(
     Timelapse and TaiChi as they are published (frames are read at the stride asked for, where LVDM's readers take
     neighbours); YouTube-VOS, DAVIS, or either as prepared for video inpainting; a list as WebVid's, a ``.csv`` whose
     columns are ``videoid``, ``page_dir`` and ``name`` (the caption), the videos beside it in ``videos/``, or ``path``
-    and ``caption``. Of files, ``split`` "test" is every tenth, "train" the others, "all" all. Raises InputError.
+    and ``caption``. ``split`` is "train", "test" or "all": of Sky Timelapse (``sky_train``, ``sky_test``), TaiChi
+    (``train``, ``test``) and what else has such parts, these; of other files, every tenth is for "test". Raises
+    InputError.
     """
     if split not in ("train", "test", "all"):
         raise InputError(f"clips {spec!r}: split is {split!r}, expected train, test or all")
@@ -161,12 +182,21 @@ def open_clips(
     path = Path(spec)
     if path.is_dir() and (found := sequences(path, split)):
         return FileClips([Source(folder) for folder in found], size)
-    sources = _listed(path) if path.suffix == ".csv" else _found(path)
-    if split != "all":
+    parts = _parts(path, split)
+    sources = [source for part in parts for source in (_listed(part) if part.suffix == ".csv" else _found(part))]
+    if split != "all" and parts == [path]:
         sources = [source for index, source in enumerate(sources) if (index % 10 == 0) == (split == "test")]
     if not sources:
         raise InputError(f"{spec}: holds no {split} clips, expected more than one clip (every tenth is held out)")
     return FileClips(sources, size)
+
+
+def _parts(root: Path, split: str) -> list[Path]:
+    """The folders of a part where ``root`` has parts; else ``root``."""
+    for train, test in ((root / train, root / test) for train, test in _PARTS):
+        if train.is_dir() and test.is_dir() and not numbered_frames(train):
+            return {"train": [train], "test": [test], "all": [train, test]}[split]
+    return [root]
 
 
 def _found(root: Path) -> list[Source]:

@@ -1,5 +1,6 @@
 """What tasks over clips share: batches of them, clips kept in memory, measures of quality."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -7,9 +8,13 @@ import torch
 from torch import Tensor
 
 from ..data import Clips, open_clips
+from ..data.clips import TooShort
+from ..files import InputError
 from ..metrics import psnr, quantise, ssim
 from .interpolation import _mix
 from .task import Split
+
+TRIES = 100  # of drawing a clip that is long enough
 
 
 class ClipBatch(NamedTuple):
@@ -78,7 +83,8 @@ def batches(
 ) -> Iterator[ClipBatch]:
     """Batches of clips from a random place, at one of ``strides``, mirrored or not; ``crop`` cuts a random square.
 
-    Each step depends on ``seed`` and its number alone, so training resumes by ``start``. ``shard`` (rank, world) gives
+    Each step depends on ``seed`` and its number alone, so training resumes by ``start``. In place of a clip that proves
+    too short another is drawn, with a warning. ``shard`` (rank, world) gives
     each of several processes its own part of a batch that is ``world`` times larger.
     """
     if not len(data):
@@ -89,15 +95,55 @@ def batches(
         items, indices, rates = [], [], []
         for place in range((step * world + rank) * batch_size, (step * world + rank + 1) * batch_size):
             generator.manual_seed(_mix(seed, place, 3))
-            index = int(torch.randint(len(data), (), generator=generator))
-            rate = int(torch.randint(len(strides), (), generator=generator))
-            where, mirrored = torch.rand(2, generator=generator).tolist()
-            clip = _crop(data.read(index, frames, strides[rate], where), crop, generator)
+            index, rate, clip, mirrored = _drawn(data, frames, strides, generator)
+            clip = _crop(clip, crop, generator)
             items.append(clip.flip(-1) if mirrored < 0.5 else clip)
             indices.append(index)
             rates.append(rate)
         yield ClipBatch(torch.stack(items), torch.tensor(indices), torch.tensor(rates))
         step += 1
+
+
+def _drawn(
+    data: Clips, frames: int, strides: Sequence[int], generator: torch.Generator
+) -> tuple[int, int, Tensor, float]:
+    """A clip's index, which stride, its frames, and a number that says whether they are mirrored."""
+    error = None
+    for _ in range(TRIES):
+        index = int(torch.randint(len(data), (), generator=generator))
+        rate = int(torch.randint(len(strides), (), generator=generator))
+        where, mirrored = torch.rand(2, generator=generator).tolist()
+        try:
+            return index, rate, data.read(index, frames, strides[rate], where), mirrored
+        except TooShort as short:
+            error = short
+            warnings.warn(f"{short}: left out", stacklevel=2)
+    raise InputError(f"{error}; {TRIES} in a row were too short")
+
+
+def long_enough(
+    data: Clips, frames: int, limit: int | None = None, seed: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """The first ``limit`` clips (T, 3, H, W) with so many frames, and their indices; the others are warned of.
+
+    With a ``seed`` they are random ones, from random places.
+    """
+    generator = torch.Generator().manual_seed(seed or 0)
+    order = range(len(data)) if seed is None else torch.randperm(len(data), generator=generator).tolist()
+    found = 0
+    for index in order:
+        place = 0.0 if seed is None else float(torch.rand((), generator=generator))
+        try:
+            clip = data.read(index, frames, place=place)
+        except TooShort as short:
+            warnings.warn(f"{short}: left out", stacklevel=2)
+            continue
+        yield index, clip
+        found += 1
+        if found == limit:
+            return
+    if not found:
+        raise InputError(f"no clip has {frames} frames, expected some")
 
 
 def _crop(clip: Tensor, side: int | None, generator: torch.Generator) -> Tensor:
@@ -124,8 +170,8 @@ def measured(
 ) -> Quality:
     """How near ``make(clip (1, T, 3, H, W), index)`` comes to each of the first ``limit`` clips; all: None."""
     rows: list[dict[str, Any]] = []
-    for index in range(min(len(data), limit or len(data))):
-        clip = data.read(index, frames)[None].to(device)
+    for index, frames_of_clip in long_enough(data, frames, limit):
+        clip = frames_of_clip[None].to(device)
         made = quantise(make(clip, index)[0].float().clamp(0, 1))
         found = {"psnr": float(psnr(made, clip[0]).mean()), "ssim": float(ssim(made, clip[0]).mean())}
         rows.append({"name": data.name(index), **found})
