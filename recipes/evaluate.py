@@ -51,7 +51,7 @@ class Config:
     data: str = "synthetic"
     """synthetic, or PATH[@PART], several joined by commas; the test part of what has one. Parts: train, test, all, or a
     published evaluation's: davis, vfitex, bvihfr, easy, medium, hard, extreme (SNU-FILM). Of clips: synthetic, or one
-    folder or .csv, of which every tenth clip is measured unless the data set has a test part."""
+    folder or .csv, of which every tenth clip is measured unless it has a test part; of made videos with @PART."""
     size: int | None = None
     """Side of synthetic frames, 256 unless given (folders are measured at their own size); of made videos and the clips
     beside them, the model's own unless given."""
@@ -220,29 +220,29 @@ def measure_clips(config: Config) -> evaluation.Measured:
 
 def measure_videos(config: Config) -> evaluation.Measured:
     """Of a model that makes videos: as many as there are real clips, all of them against all of those."""
-    wanted = list(video_judges.NEEDS)
-    if config.metrics is not None:
-        wanted = names(config.metrics, "metrics", tuple(video_judges.NEEDS))
+    needs = video_judges.NEEDS
+    wanted = list(needs) if config.metrics is None else names(config.metrics, "metrics", tuple(needs))
+    spec, at, part = config.data.partition("@")
     if len(config.steps) > 1 or config.baselines:
         raise InputError(f"--steps, --baselines: got several for {config.model}, expected one number of steps")
     model = recipe.load_model(config.model, config.preset, config.checkpoint, config.device)
     if config.clip_weights is not None and not model.config.text_encoder:
         raise InputError(f"--clip-weights: {config.model}, preset {config.preset}, makes no videos of texts")
     size = model.config.size if config.size is None else (config.size, config.size)
-    data = open_clips(config.data, "test", size, config.seed)
+    data = open_clips(spec, part if at else "test", size, config.seed)
     weights = load_weights(config, video_judges.WEIGHTS)
     judged = video_judges.VideoJudges(weights, config.clip_weights, config.published, config.device)
     count = min(len(data), config.limit or len(data))
     if count < 2:
         raise InputError(f"{config.model}: got {count} clip, expected at least two")
-    steps = config.steps[0] if config.steps else None
-    videos = generation.sampled(model, data, config.frames or 16, count, steps, config.seed)
-    for video in tqdm(videos, desc=config.model, total=count):
-        judged.add(video.made, video.real, [video.text])
-    rows = {config.model: [{"name": data.name(index)} for index in range(count)]}
+    steps, seed = next(iter(config.steps), None), config.seed
+    seen = video_judges.judged(model, data, judged, config.frames or 16, count, steps, seed)
+    rows = {config.model: [{"name": name} for name in tqdm(seen, desc=config.model, total=count)]}
     means, computed = {config.model: judged.compute()}, [name for name in wanted if name in judged.names]
-    needs = video_judges.NEEDS
-    return evaluation.Measured("video", wanted, computed, tuple(needs), needs, rows, means, {})
+    extra = {} if judged.distance is None else {"made videos in fvd and kvd": float(len(judged.distance.made))}
+    spread = [f"{name}_std" for name in wanted if f"{name}_std" in means[config.model]]
+    shown = wanted + spread
+    return evaluation.Measured("video", shown, computed + spread, tuple(shown), needs, rows, means, extra)
 
 
 if __name__ == "__main__":

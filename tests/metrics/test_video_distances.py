@@ -3,7 +3,7 @@ import torch
 
 from vfikit.layers import I3D
 from vfikit.metrics import VFID, VideoDistance, frechet_distance, kernel_distance, published_frechet_distance
-from vfikit.metrics.video_distances import prepared
+from vfikit.metrics.video_distances import prepared, truncated
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -66,16 +66,55 @@ def test_vfid_standard_form_sees_the_trained_range_and_statistics() -> None:
 
 def test_fvd_collects_logits_of_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(6)
-    metric = VideoDistance(weights())
-    monkeypatch.setattr(metric.i3d, "forward", lambda video: video.mean((2, 3, 4)))
     made, real = torch.rand(6, 2, 3, 8, 8), torch.rand(5, 2, 3, 8, 8)
-    metric.add(made, real)
-    a, b = (prepared(videos).mean((2, 3, 4)) for videos in (made, real))
+    for published, frechet in ((True, published_frechet_distance), (False, frechet_distance)):
+        metric = distance(published, monkeypatch)
+        metric.add(made, real)
+        seen = [truncated(videos) if published else videos for videos in (made, real)]
+        a, b = (prepared(videos).mean((2, 3, 4)) for videos in seen)
+        found = metric.compute()
+        assert found == {
+            "fvd": pytest.approx(frechet(a, b).item()),
+            "kvd": pytest.approx(kernel_distance(a, b).item()),
+        }
+
+
+def distance(published: bool, monkeypatch: pytest.MonkeyPatch) -> VideoDistance:
+    """Means of colours stand in for the network."""
+    metric = VideoDistance(weights(), published)
+    monkeypatch.setattr(metric.i3d, "forward", lambda video: video.mean((2, 3, 4)))
+    return metric
+
+
+def test_published_colours_are_bytes_cut_off() -> None:
+    """As of what LVDM saves: clamp((x + 1) 127.5, 0, 255), truncated, for x in [-1, 1]."""
+    colours = torch.tensor([-0.2, 0.0, 0.4999, 0.5, 0.9999, 1.0, 1.3])
+    assert (truncated(colours) * 255).round().tolist() == [0, 0, 127, 127, 254, 255, 255]
+    x = 2 * torch.rand(1000) - 1
+    expected = ((x + 1) * 127.5).clamp(0, 255).byte()
+    assert ((truncated((x + 1) / 2) * 255).round() - expected).abs().max() <= 1  # at the edge of a byte
+    assert (truncated((x + 1) / 2) <= (x + 1) / 2 + 1e-6).all()
+
+
+def test_published_runs_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means and deviations over runs of real videos; of made ones, what fills batches of 32."""
+    torch.manual_seed(7)
+    made, runs = torch.rand(37, 2, 3, 8, 8), [torch.rand(9, 2, 3, 8, 8) for _ in range(3)]
+    metric, alone = distance(True, monkeypatch), []
+    metric.add(made, runs[0])
+    for run in (1, 2):
+        metric.add_real(runs[run][:4], run)
+        metric.add_real(runs[run][4:], run)
+    for real in runs:
+        single = distance(True, monkeypatch)
+        single.add(made[:32], real)
+        alone.append(single.compute())
     found = metric.compute()
-    assert found["fvd"] == pytest.approx(published_frechet_distance(a, b).item())
-    assert found["kvd"] == pytest.approx(kernel_distance(a, b).item())
-    metric.published = False
-    assert metric.compute()["fvd"] == pytest.approx(frechet_distance(a, b).item())
+    for name in ("fvd", "kvd"):
+        values = torch.tensor([each[name] for each in alone])
+        assert found[name] == pytest.approx(values.mean().item(), rel=1e-5)
+        assert found[f"{name}_std"] == pytest.approx(values.std(correction=0).item(), rel=1e-3)
+    assert len(metric.made) == 32
 
 
 def test_weights_that_do_not_fit_are_named() -> None:

@@ -12,7 +12,7 @@ from vfikit.data import open_triplets
 from vfikit.data.images import write_image
 from vfikit.layers import I3D
 from vfikit.models import build
-from vfikit.tasks import interpolation
+from vfikit.tasks import interpolation, video_judges
 from vfikit.tasks.judges import Judges
 
 from ..metrics.test_flolpips import alex
@@ -206,8 +206,21 @@ def test_videos_against_clips(videos: Path) -> None:
     assert "not computed" in done.stdout
 
 
+def test_a_part_of_the_real_clips(videos: Path) -> None:
+    """The published split's training part, and the clips that are long enough for it."""
+    for part, counts in (("sky_train", (8, 3, 9)), ("sky_test", (8,))):
+        for k, count in enumerate(counts):
+            for frame in range(count):
+                write_image(torch.rand(3, 8, 8), videos / "sky" / part / "video" / f"clip{k}" / f"{frame:03d}.png")
+    with pytest.warns(UserWarning, match="has 3 frames, expected at least 8"):
+        done = evaluate(videos, *VIDEOS, "--data", "sky@train", "--out", "out")
+    assert done.code == 0, done.stderr
+    assert [row["name"] for row in report(videos)["per_video"]["lvdm"]] == ["clip0", "clip2"]
+
+
 @pytest.mark.slow
-def test_videos_by_every_judge(videos: Path) -> None:
+def test_videos_by_every_judge(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_judges, "RUNS", 2)
     for name, state in (("i3d", I3D().state_dict()), ("c3d", c3d()), ("inception", inception())):
         torch.save(state, videos / f"{name}.pt")
     given = [text for name in ("i3d", "c3d", "inception") for text in (f"--{name}-weights", f"{name}.pt")]
@@ -216,6 +229,8 @@ def test_videos_by_every_judge(videos: Path) -> None:
     found = report(videos)
     assert found["not_computed"] == ["clipsim"]
     assert found["mean"]["lvdm"]["fid"] > 0
+    assert found["mean"]["lvdm"].keys() >= {"fvd_std", "kvd_std"}
+    assert "made videos in fvd and kvd: 2" in done.stdout
 
 
 @pytest.mark.parametrize(

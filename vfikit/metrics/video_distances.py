@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ..layers.i3d import I3D
 from .frechet import frechet_distance
 
+BATCH = 32  # made videos a batch of LVDM's evaluation, which drops what fills none
+
 
 def published_frechet_distance(a: Tensor, b: Tensor) -> Tensor:
     """LVDM's, of features (N, D) and (M, D), scalar of their type: ``frechet_distance`` but for its matrix roots.
@@ -41,9 +43,11 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
 class VideoDistance(nn.Module):
     """FVD and KVD of the videos that ``add`` has seen: ``compute()`` returns {"fvd", "kvd"}.
 
-    ``weights`` are I3D's of Kinetics-400 (RGB). ``published``: LVDM's figures, with norms of epsilon 1e-5 and its own
-    matrix roots; otherwise norms as trained (1e-3), and exact. Distances of few videos are biased upwards; FVD is
-    quoted of 2048, in 16 frames.
+    ``weights`` are I3D's of Kinetics-400 (RGB). ``published``: LVDM's figures, with norms of epsilon 1e-5, its own
+    matrix roots, colours truncated to bytes, and of the made videos only whole batches of 32 (fewer are all taken);
+    otherwise norms as trained (1e-3), and exact. ``add_real`` takes in further runs of other real videos; the figures
+    are then means over runs, beside their deviations "fvd_std" and "kvd_std". Distances of few videos are biased
+    upwards; FVD is quoted of 2048, in 16 frames, as a mean over 10 runs.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], published: bool = True) -> None:
@@ -54,19 +58,45 @@ class VideoDistance(nn.Module):
 
     def reset(self) -> None:
         """Forgets all videos."""
-        self._seen: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._made: list[Tensor] = []
+        self._runs: list[list[Tensor]] = [[]]
 
     @torch.no_grad()
+    def features(self, videos: Tensor) -> Tensor:
+        """I3D's logits (N, 400) of videos (N, T, 3, H, W) in [0, 1], of any size."""
+        return self.i3d(prepared(truncated(videos) if self.published else videos)).cpu()
+
     def add(self, made: Tensor, real: Tensor) -> None:
         """Takes in videos (N, T, 3, H, W) in [0, 1], of any size; neither number need be the other's."""
-        for seen, videos in zip(self._seen, (made, real), strict=True):
-            seen.append(self.i3d(prepared(videos)).cpu())
+        self._made.append(self.features(made))
+        self._runs[0].append(self.features(real))
+
+    def add_real(self, real: Tensor, run: int) -> None:
+        """Takes in real videos of a run, 0 being that of ``add``."""
+        self._runs += [[] for _ in range(run + 1 - len(self._runs))]
+        self._runs[run].append(self.features(real))
+
+    @property
+    def made(self) -> Tensor:
+        """Features of the made videos that count."""
+        made = torch.cat(self._made)
+        return made[: len(made) - len(made) % BATCH or len(made)] if self.published else made
 
     def compute(self) -> dict[str, float]:
         """The distances of all made videos to all real ones."""
-        made, real = (torch.cat(features) for features in self._seen)
         frechet = published_frechet_distance if self.published else frechet_distance
-        return {"fvd": float(frechet(made, real)), "kvd": float(kernel_distance(made, real))}
+        runs = [torch.cat(features) for features in self._runs]
+        found = {"fvd": torch.stack([frechet(self.made, real).double() for real in runs])}
+        found["kvd"] = torch.stack([kernel_distance(self.made, real) for real in runs])
+        means = {name: float(values.mean()) for name, values in found.items()}
+        if len(runs) == 1:
+            return means
+        return means | {f"{name}_std": float(values.std(correction=0)) for name, values in found.items()}
+
+
+def truncated(videos: Tensor) -> Tensor:
+    """Videos in [0, 1] with the colours that LVDM keeps: in [-1, 1], to bytes, what is left over cut off."""
+    return ((2 * videos - 1 + 1) * 127.5).clamp(0, 255).trunc() / 255
 
 
 def prepared(videos: Tensor) -> Tensor:

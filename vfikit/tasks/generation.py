@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from ..data import Clips
+from .clips import long_enough
 
 
 class Request(NamedTuple):
     """What is asked of a generative model; None leaves it to the model. ``frames`` (1, T, 3, H, W) are continued.
 
-    The last three are not for every model: how often frames are put between frames, whether the sides are made larger,
-    how far to lean towards the frames that are continued.
+    The three after the seed are not for every model: how often frames are put between frames, whether the sides are
+    made larger, how far to lean towards the frames that are continued. ``sampler`` is one of ``diffusion.SAMPLERS``.
     """
 
     num_frames: int = 16
@@ -28,6 +29,7 @@ class Request(NamedTuple):
     interpolations: int | None = None
     upsample: bool | None = None
     context_guidance_scale: float | None = None
+    sampler: str | None = None
 
 
 def makes_videos(model: Any) -> bool:
@@ -64,15 +66,25 @@ class Sampled(NamedTuple):
     made: Tensor
     real: Tensor
     text: str
+    item: int  # the real one's index
 
 
 def sampled(
-    model: Any, data: Clips, frames: int, limit: int | None = None, steps: int | None = None, seed: int = 0
+    model: Any,
+    data: Clips,
+    frames: int,
+    limit: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    shuffled: bool = False,
 ) -> Iterator[Sampled]:
-    """A video for each of the first ``limit`` clips, made of its caption by a model that reads text; seeds count up."""
+    """A video for each of the first ``limit`` clips, made of its caption by a model that reads text; seeds count up.
+
+    ``shuffled``: for random clips, from random places.
+    """
     reads, device = bool(model.config.text_encoder), next(model.parameters()).device
-    for index in range(min(len(data), limit or len(data))):
-        real, text = data.read(index, frames)[None].to(device), data.caption(index) if reads else ""
+    for count, (index, clip) in enumerate(long_enough(data, frames, limit, seed if shuffled else None)):
+        real, text = clip[None].to(device), data.caption(index) if reads else ""
         size = (real.shape[3], real.shape[4])
-        request = Request(frames, *size, text if reads else None, None, steps, seed=seed + index)
-        yield Sampled(torch.stack(list(stream(model, request)))[None].to(device), real, text)
+        request = Request(frames, *size, text if reads else None, None, steps, seed=seed + count)
+        yield Sampled(torch.stack(list(stream(model, request)))[None].to(device), real, text, index)

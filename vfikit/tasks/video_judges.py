@@ -1,12 +1,16 @@
 """Metrics of sets of videos: computed as far as the weights of their networks are given, never with others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..data import Clips
 from ..metrics import FID, CLIPSimilarity, InceptionScore, RandomFeatures, VideoDistance, frechet_distance
+from . import generation
+from .clips import long_enough
 
 # What of sets of made and real videos, and the weights that it needs.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -17,7 +21,24 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "fid": ("inception",),
     "clipsim": ("clip",),
 }
+RUNS = 10  # over which LVDM's FVD and KVD are means, of one set of made videos against others of real clips
 WEIGHTS = ("i3d", "c3d", "inception")
+
+
+def judged(
+    model: Any, data: Clips, judges: "VideoJudges", frames: int, limit: int, steps: int | None = None, seed: int = 0
+) -> Iterator[str]:
+    """Has ``judges`` see as many made videos as there are real clips, at most ``limit``; gives the clips' names.
+
+    By judges of published figures the clips are random ones from random places, and in ``RUNS`` runs others.
+    """
+    published = judges.distance is not None and judges.distance.published
+    for video in generation.sampled(model, data, frames, limit, steps, seed, shuffled=published):
+        judges.add(video.made, video.real, [video.text])
+        yield data.name(video.item)
+    for run in range(1, RUNS if published else 1):
+        for _, real in long_enough(data, frames, limit, seed + run):
+            judges.add_real(real[None].to(judges.device), run)
 
 
 class VideoJudges:
@@ -34,7 +55,7 @@ class VideoJudges:
         published: bool = True,
         device: str | torch.device = "cpu",
     ) -> None:
-        weights = weights or {}
+        weights, self.device = weights or {}, device
         given = {*weights, *(() if clip is None else ("clip",))}
         self.names = [name for name, needs in NEEDS.items() if given.issuperset(needs)]
         self.random = RandomFeatures().to(device)
@@ -57,6 +78,11 @@ class VideoJudges:
             self.fid.add(made.flatten(0, 1), real.flatten(0, 1))
         if self.clip is not None:
             self.clip.add(made, texts)
+
+    def add_real(self, real: Tensor, run: int) -> None:
+        """Takes in real videos of a further run, which the distances by I3D are a mean over."""
+        if self.distance is not None:
+            self.distance.add_real(real, run)
 
     def compute(self) -> dict[str, float]:
         """Every metric of ``names`` over all videos."""
