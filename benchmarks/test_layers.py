@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vfikit.layers import SpaceTimeAttention, SpaceTimeTransformer
 from vfikit.layers.video_attention import SpaceTimeTransformerBlock
-from vfikit.models.lvdm import VideoUNet, VideoUNetConfig
+from vfikit.models.lvdm import AutoencoderConfig, VideoAutoencoder, VideoUNet, VideoUNetConfig
+from vfikit.models.lvdm.long_video import decoded
 
 from .paired import Compare, Prepare, measure_memory
 from .plain.lvdm import plain
@@ -118,3 +119,27 @@ def test_unet_step(compare: Compare) -> None:
         rounds=2,
         targets={"plain PyTorch": 1.2},
     )
+
+
+def prepare_decoding(latents: int) -> tuple[Callable[[], Iterable[Tensor]], tuple[Tensor, ...]]:
+    """For ``measure_memory``: latents of 32x32 decoded by the published autoencoder, 4 frames each, and let go of."""
+    torch.manual_seed(0)
+    decoder = VideoAutoencoder(AutoencoderConfig()).eval()
+    latent = torch.randn(1, 4, latents, 32, 32)
+
+    def call() -> Iterable[Tensor]:
+        with torch.no_grad():
+            for _ in decoded(decoder.decode, latent.split(1, dim=2), most=4, overlap=2):
+                pass
+        return []
+
+    return call, (latent,)
+
+
+def test_decoding_memory(memory: Callable[[str, Prepare, float], None]) -> None:
+    """Of 64 latents, 256 frames of 256x256, as of 16, but for a tenth."""
+    name = "decoding {} latents of the published autoencoder"
+    short = measure_memory(name.format(16), partial(prepare_decoding, 16), 1.0)
+    long = partial(prepare_decoding, 64)
+    what = f"{name.format(64)} (16: {short.extra_mib:.0f} MiB)"
+    memory(what, long, 1.1 * short.extra_mib / (4 * short.tensors_mib))

@@ -242,3 +242,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(run, tmp_path, weights, mon
     code, _, err = run("--resume", tmp_path / "parts")
     assert code == 2
     assert "expected the folder of a run that was stopped" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ["slice", "rebuild"])
+def test_video_diffusion(run, tmp_path, route):
+    """All networks of a toy LVDM at once: what comes out makes videos."""
+    checkpoints.save(toy("lvdm"), tmp_path / "lvdm.safetensors")
+    given = ("--model", "lvdm", "--checkpoint", tmp_path / "lvdm.safetensors", "--route", route, "--ratio", 2)
+    sizes = ("--pool", 2, "--batch-size", 1, "--crop", 8, "--limit", 1, "--size", 8, 8)
+    steps = ("--steps", 2, "--sparsify-steps", 2, "--speed", 0, "--rule", "consumer")
+    code, _, err = run(*given, *sizes, *steps, "--out", tmp_path / "out")
+    assert code == 0, err
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["before"]["parameters"] / content["after"]["parameters"] >= 1.96
+    net = checkpoints.load(content["checkpoint"])
+    assert sum(p.numel() for p in net.parameters()) == content["after"]["parameters"]
+    assert net.generate(num_frames=18, height=8, width=8).shape == (1, 18, 3, 8, 8)
