@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -41,7 +41,8 @@ class Config:
     preset: str = "small"
     """Size of the model: small, or one of the published (docs/generate-a-video.md lists them)."""
     checkpoint: tuple[Path, ...] = ()
-    """Weights: a .safetensors of vfikit or a published .ckpt. Several, each of one network, are taken together."""
+    """Weights: a .safetensors of vfikit or a published .ckpt. Several .safetensors, each of one network over the same
+    autoencoder, are taken together; recipes/convert.py makes them of .ckpt."""
     prompt: str | None = None
     """What is to be seen, for models that read text."""
     text_encoder: str | None = None
@@ -60,6 +61,8 @@ class Config:
     """Pixels; the model's own where left out."""
     steps: int | None = None
     """Denoising steps of a clip; the model's own number where left out."""
+    sampler: Literal["ddim", "ancestral", "dpm++", "unipc"] | None = None
+    """How to denoise; the model's own, ddim, where left out. dpm++ and unipc need few --steps."""
     guidance_scale: float | None = None
     """How far to lean towards the prompt, or what the video begins with; 1 is not at all; the model's own where left
     out."""
@@ -128,6 +131,9 @@ def beginning(config: Config, model: Any) -> Tensor | None:
     image = config.begin.suffix.lower() in IMAGES
     with ImageReader([config.begin], Fraction(1)) if image else VideoReader(config.begin) as reader:
         last = deque((frame.rgb for frame in reader), maxlen=config.begin_frames)
+    if config.num_frames <= len(last):
+        begun = f"--num-frames is {config.num_frames}, {len(last)} of them those of --begin"
+        raise InputError(f"{begun}, expected more; --begin-frames takes fewer of it")
     size = (config.height or model.config.size[0], config.width or model.config.size[1])
     return cover(torch.stack(list(last)), size)[None].to(config.device)
 
@@ -154,6 +160,7 @@ def main(config: Config) -> None:
         interpolations=config.interpolations,
         upsample=config.upsample or None,
         context_guidance_scale=config.context_guidance_scale,
+        sampler=config.sampler,
     )
     sheet: list[Tensor] = []
     shown = min(config.sheet, config.num_frames)

@@ -22,12 +22,15 @@ from tqdm import tqdm
 
 from vfikit import checkpoints, recipe, training
 from vfikit.data import Clips, open_clips
+from vfikit.data.clips import long_enough
 from vfikit.files import InputError
 from vfikit.losses import VideoAutoencoderLoss
 from vfikit.metrics import LPIPS
 from vfikit.models import build
+from vfikit.models.lvdm import autoencoder_alone
 from vfikit.tasks import clips
 from vfikit.tasks import lvdm as task
+from vfikit.tasks.video_ldm_stages import NO_TEXT
 from vfikit.training_run import TrainingConfig, TrainingRun, accelerator, settings
 
 
@@ -36,7 +39,8 @@ class Config(TrainingConfig):
     stage: Literal["autoencoder", "scale", "short", "prediction", "interpolation"] = "autoencoder"
     """What is trained; all but the autoencoder need a trained one in --init."""
     preset: str = "small"
-    """Size of the model: small, or one of the published (docs/generate-a-video.md lists them)."""
+    """Size of the model: small, or one of the published (docs/generate-a-video.md lists them); of a U-Net that --init
+    has not: it is added."""
     from_short: bool = False
     """Begin prediction or interpolation with the weights for short clips in --init; published: anew."""
     data: str = "synthetic"
@@ -74,7 +78,7 @@ class Config(TrainingConfig):
     """Decay of the averaged weights, which are what is validated and written; 0.9999 for U-Nets and 0, none, for the
     autoencoder unless given, as published."""
     checkpointing: bool = False
-    """Recompute blocks in the backward pass: less memory, more time."""
+    """Recompute a U-Net's blocks in the backward pass: less memory, more time."""
     validate_every: int = 2000
     """Steps from one validation to the next."""
     validation_limit: int = 8
@@ -94,10 +98,10 @@ class Stage(nn.Module):
             self.game = VideoAutoencoderLoss(perceptual, start=start, norm=config.norm, kl_weight=kl)
         self.trained = model.autoencoder if self.game is not None else model.unet(config.stage)
 
-    def forward(self, frames: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(self, frames: Tensor, step: int, text: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """The losses, ``loss`` the one that is trained on, and the frames that were made (by U-Nets: none)."""
         if self.game is None:
-            return {"loss": task.denoising(self.model, self.name, frames)}, frames
+            return {"loss": task.denoising(self.model, self.name, frames, text=text)}, frames
         made, kl = task.reconstruction(self.model, frames)
         losses = self.game(made.float(), frames, kl.float(), self.model.autoencoder.last_layer, step)
         values = losses.total / frames[0, 0].numel()
@@ -133,16 +137,35 @@ class Networks:
 
 def starting_point(config: Config) -> Any:
     if config.init is not None:
-        return recipe.load_model("lvdm", config.preset, config.init)
+        return initial(config, config.init)
     if config.stage != "autoencoder":
         raise InputError(f"--stage {config.stage}: got no --init, expected a checkpoint with a trained autoencoder")
     return build("lvdm", config.preset)
 
 
+def initial(config: Config, path: Path) -> Any:
+    """The model of ``path``; the preset's U-Net of the stage is added where that has none."""
+    preset = recipe.build_on_meta("lvdm", config.preset).config
+    model: Any
+    state = {} if path.suffix == ".safetensors" else checkpoints.read_state_dict(path)
+    if state and autoencoder_alone(state):
+        alone = build(replace(preset, short=None, prediction=None, interpolation=None))
+        model = checkpoints.load_published(alone, state).eval()
+    else:
+        model = recipe.load_model("lvdm", config.preset, path)
+    if config.stage not in ("autoencoder", "scale", *model.stages):
+        if getattr(preset, config.stage) is None:
+            raise InputError(f"--preset {config.preset}: has no U-Net {config.stage!r}, nor has {path}")
+        model.add_unet(config.stage, preset)
+    return model
+
+
 def main(config: Config) -> None:
     config, state = settings(config, {"steps": 20_000})
-    data = open_clips(config.data, "train", (config.size, config.size), config.seed)
-    held_out = open_clips(config.data, "test", (config.size, config.size), config.seed)
+    if config.checkpointing and config.stage in ("autoencoder", "scale"):
+        raise InputError(f"--checkpointing: is of U-Nets, expected none for --stage {config.stage}")
+    data: Clips = open_clips(config.data, "train", (config.size, config.size), config.seed)
+    held_out: Clips = open_clips(config.data, "test", (config.size, config.size), config.seed)
     accelerate = accelerator(config)
     if config.stage == "scale":
         measure_scale(config, starting_point(config).to(accelerate.device), data)
@@ -154,10 +177,12 @@ def main(config: Config) -> None:
     nets.module, nets.optimizer = training.prepared(accelerate, nets.module, nets.optimizer, judge)
     run = TrainingRun("train_lvdm", config, accelerate, nets.kept, state)
     frames, strides = task.clip_frames(nets.average, config.stage), (config.stride,)
+    data, held_out = long_enough(data, frames), long_enough(held_out, frames)
     plan = (config.batch_size, config.crop, config.seed, config.steps, run.step, run.shard, frames, strides)
     with run.over(clips.batches(data, *plan)) as left:
         for batch in left:
-            run.done(take_step(config, run, nets, batch.frames.to(accelerate.device)))
+            captions = [data.caption(item) for item in batch.item.tolist()]
+            run.done(take_step(config, run, nets, batch.frames.to(accelerate.device), captions))
             if run.due(config.save_every):
                 run.save(nets.average, stage=config.stage)
             if run.due(config.validate_every):
@@ -170,14 +195,17 @@ def main(config: Config) -> None:
         print(f"weights, state and log are in {run.folder}")
 
 
-def take_step(config: Config, run: TrainingRun, nets: Networks, frames: Tensor) -> dict[str, Tensor]:
+def take_step(
+    config: Config, run: TrainingRun, nets: Networks, frames: Tensor, captions: list[str]
+) -> dict[str, Tensor]:
     """One step of everything; returns what to log."""
     cosine = config.schedule == "cosine"
     rate = training.learning_rate(config.lr, run.step, config.steps or 1, config.warmup, cosine)
     training.set_rate(nets.optimizer, rate)
     if config.tint > 0 and nets.stage.game is not None:
         frames = task.tinted(frames, config.tint)
-    losses, made = nets.module(frames, run.step)
+    text = task.text_of(nets.average, captions, NO_TEXT) if nets.stage.game is None else None
+    losses, made = nets.module(frames, run.step, text)
     parameters = nets.stage.trained.parameters()
     losses["norm"] = training.descend(run.accelerator, nets.optimizer, losses["loss"], parameters, config.clip)
     if nets.judge is not None and nets.stage.game is not None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vfikit import checkpoints
 from vfikit.diffusion import Sampling, watched
+from vfikit.layers import VideoResBlock
 from vfikit.models import LVDMNet, build
-from vfikit.models.lvdm import Given, VideoUNet, sample_clip
+from vfikit.models.lvdm import FrameAutoencoderConfig, Given, VideoUNet, sample_clip
 from vfikit.models.lvdm.conditional import drawing
 from vfikit.models.lvdm.long_video import between_keys, decoded, key_latents, lengths, windows
 
@@ -69,6 +70,18 @@ def test_stream_has_bounded_pieces() -> None:
     assert most <= 16
 
 
+def test_frames_of_an_image_autoencoder_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of windows of latents two are shared, but where each frame is decoded on its own."""
+    images = FrameAutoencoderConfig(width=4, multipliers=(1, 2), blocks=1, groups=2)
+    by_frame = replace(LVDM, autoencoder=None, frame_autoencoder=images, short=replace(VIDEO_UNET, length=10))
+    for config, frames, decoded_at_once in ((by_frame, 10, [4, 4, 2]), (LVDM, 28, [4, 4, 3])):
+        model, seen = build(config).eval(), []
+        clip_frames = model.clip_frames
+        monkeypatch.setattr(model, "clip_frames", lambda z, f=clip_frames, s=seen: (s.append(z.shape[2]), f(z))[1])
+        assert model.generate(num_frames=frames, generator=seeded(), height=8, width=8).shape[1] == frames
+        assert seen == decoded_at_once
+
+
 def test_steps_are_counted() -> None:
     steps: list[None] = []
     with watched(lambda: steps.append(None)):
@@ -100,6 +113,9 @@ def test_prompts_guide() -> None:
     assert (made(nothing, 4.0) - plain).abs().max() > 1e-3
     with pytest.raises(ValueError, match=r"guidance of 4.0 without a negative prompt"):
         made(None, 4.0)
+    assert model(torch.rand(1, 16, 3, 8, 8)).shape == (1, 16, 3, 8, 8)  # every network, of no text
+    with pytest.raises(ValueError, match=r"got no context, expected \(N, M, 6\), say of words"):
+        model.short(torch.randn(1, 4, 4, 4, 4), torch.tensor([3]))
     with pytest.raises(ValueError, match="got no prompt, expected one"):
         model.generate()
     with pytest.raises(ValueError, match="got a prompt, but this model reads no text"):
@@ -203,19 +219,27 @@ def test_compiles() -> None:
 
 
 def test_checkpointed_gradients() -> None:
-    """Recomputing blocks changes no gradient."""
+    """Recomputing blocks changes no gradient; each runs twice, and keeps nothing for its backward pass."""
     model = toy("lvdm", torch.float64).train()
     assert isinstance(model, LVDMNet)
-    found = []
+    found, kept, runs = [], [], []
+    block = next(module for module in model.unet("short").modules() if isinstance(module, VideoResBlock))
+    block.register_forward_pre_hook(lambda *_: runs.append(None))  # recomputing stops before a hook behind it
     for enabled in (False, True):
         unet = model.unet("short")
         unet.checkpoint_blocks(enabled)
         unet.zero_grad()
         x = torch.randn(1, 4, 4, 4, 6, generator=seeded(), dtype=torch.float64)
-        unet(x, torch.tensor([10])).square().mean().backward()
+        saved: set[int] = set()
+        with torch.autograd.graph.saved_tensors_hooks(lambda y, s=saved: (s.add(y.data_ptr()), y)[1], lambda y: y):
+            loss = unet(x, torch.tensor([10])).square().mean()
+        loss.backward()
+        kept.append(len(saved))
         found.append([p.grad.clone() for p in unet.parameters() if p.grad is not None])
     for plain, recomputed in zip(*found, strict=True):
         torch.testing.assert_close(plain, recomputed)
+    assert len(runs) == 1 + 2
+    assert kept[1] < kept[0] / 2
 
 
 def test_round_trip(tmp_path: object) -> None:
@@ -225,6 +249,22 @@ def test_round_trip(tmp_path: object) -> None:
     assert again.config == net().config
     for key, tensor in net().state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor), key
+
+
+def test_a_unet_is_added() -> None:
+    """What is there stays; where keys stand comes with the first U-Net that continues."""
+    model = build(replace(LVDM, prediction=None, interpolation=None))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.add_unet("prediction", replace(LVDM, interpolation=None, key_stride=2, scale=3.0))
+    assert model.config == replace(LVDM, interpolation=None, key_stride=2)
+    assert model.stages == ["short", "prediction"]
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    with pytest.raises(ValueError, match="interpolation over 5 latents, a key every 2"):
+        model.add_unet("interpolation", LVDM)
+    with pytest.raises(ValueError, match="no U-Net 'short' to add"):
+        model.add_unet("short", replace(LVDM, short=None))
+    with pytest.raises(ValueError, match="a U-Net of 3 channels for latents of 4"):
+        model.add_unet("short", replace(LVDM, short=replace(VIDEO_UNET, out_channels=3)))
 
 
 def test_errors() -> None:

@@ -114,3 +114,19 @@ def test_one_unet_a_checkpoint() -> None:
     assert combined.config == whole.config
     for key, tensor in whole.state_dict().items():
         assert torch.equal(combined.state_dict()[key], tensor), key
+
+
+def test_models_of_other_latents_do_not_combine() -> None:
+    whole = toy("lvdm")
+    for changed, said in (({"scale": 2.0}, "scale"), ({"shift": 1.0, "beta_end": 0.02}, "shift, beta_end")):
+        other = build(replace(LVDM, **changed))
+        other.load_state_dict(whole.state_dict())
+        with pytest.raises(ValueError, match=f"models to combine differ in {said}, expected the same latents"):
+            LVDMNet.combined(whole, other)
+    other = build(LVDM)
+    other.load_state_dict(whole.state_dict())
+    assert LVDMNet.combined(whole, other).config == LVDM
+    with torch.no_grad():
+        other.autoencoder.decoder.conv_out.weight.add_(1)
+    with pytest.raises(ValueError, match="differ in the autoencoder's weights"):
+        LVDMNet.combined(whole, other)

@@ -21,7 +21,7 @@ from ..test_recipes_cli import recipe
 from .test_video_ldm import seeded
 from .test_video_ldm_published import stable_diffusion
 from .text_encoders import TOKENS, save_text_encoder
-from .toys import VIDEO_LDM
+from .toys import LVDM, VIDEO_LDM
 
 pytestmark = pytest.mark.slow
 WIDTH = VIDEO_LDM.unet.text_width
@@ -131,3 +131,28 @@ def test_captions_train_and_a_subject_is_shown_from_the_command_line(encoders: d
     )
     assert done.code == 0, done.stderr
     assert (tmp_path / "cat.mp4").stat().st_size > 0
+
+
+def test_lvdm_trains_on_captions(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """Also validated by them; without them the text would have no part."""
+    reads = replace(LVDM.short, attention="transformer", context_channels=WIDTH, scale_shift=False)
+    model = build(
+        replace(LVDM, short=reads, prediction=None, interpolation=None, text_encoder=str(encoders["original"]))
+    )
+    for module in (module for module in model.short.modules() if hasattr(module, "proj_out")):
+        nn.init.normal_(module.proj_out.weight)  # else nothing is learned of the first step
+    nn.init.normal_(model.short.out[-1].weight)
+    checkpoints.save(model, tmp_path / "toy.safetensors")
+    write_clip(iter(torch.rand(16, 3, 16, 16)), tmp_path / "clip.mp4", Fraction(8))
+    (tmp_path / "list.csv").write_text("path,name\n" + "clip.mp4,a cat\n" * 11)  # two are held out
+    done = recipe(
+        Path("recipes/train_lvdm.py"),
+        *("--init", "toy.safetensors", "--data", "list.csv", "--stage", "short", "--steps", "2", "--batch-size", "1"),
+        *("--size", "8", "--ema", "0", "--validation-limit", "1", "--device", "cpu", "--out", "run"),
+        folder=tmp_path,
+    )
+    assert done.code == 0, done.stderr
+    after = checkpoints.load(tmp_path / "run" / "model.safetensors").state_dict()
+    keys = [name for name in after if ".attn2.to_v." in name or ".attn2.v" in name]
+    assert keys
+    assert all(not torch.equal(after[name], model.state_dict()[name]) for name in keys)

@@ -77,16 +77,44 @@ def test_wrong_input(tmp_path: Path, weights: Path, arguments: tuple[str, ...], 
 
 
 def test_networks_of_several_checkpoints(tmp_path: Path, weights: Path) -> None:
-    paths = []
+    paths, state = [], toy("lvdm").state_dict()
     for stage in ("prediction", "interpolation"):
         other: dict[str, Any] = {s: None for s in ("short", "prediction", "interpolation") if s != stage}
         config = replace(LVDM, **other)
         paths.append(tmp_path / f"{stage}.safetensors")
-        checkpoints.save(build(config), paths[-1])
+        model = build(config)
+        model.load_state_dict({name: state[name] for name in model.state_dict()})
+        checkpoints.save(model, paths[-1])
     done = generate(tmp_path / "o.mp4", "--checkpoint", *paths, "--num-frames", 6, "--sheet", 0)
     assert done.code == 0, done.stderr
     with VideoReader(tmp_path / "o.mp4") as reader:
         assert len(list(reader)) == 6
+
+
+def test_a_clip_goes_on(tmp_path: Path, weights: Path) -> None:
+    """The last frames of it, and at least one that is new."""
+    with_clip = ("--begin", tmp_path / "a.mp4", "--checkpoint", weights, "--sheet", 0)
+    assert generate(tmp_path / "a.mp4", "--checkpoint", weights, "--num-frames", 16, "--sheet", 0).code == 0
+    done = generate(tmp_path / "b.mp4", *with_clip)
+    assert done.code == 2
+    assert "--num-frames is 16, 16 of them those of --begin, expected more" in done.stderr
+    assert not (tmp_path / "b.mp4").exists()
+    done = generate(tmp_path / "b.mp4", *with_clip, "--num-frames", 9, "--begin-frames", 8)
+    assert done.code == 0, done.stderr
+    with VideoReader(tmp_path / "b.mp4") as reader:
+        assert len(list(reader)) == 9
+
+
+def test_samplers_by_name(tmp_path: Path, weights: Path) -> None:
+    made = []
+    for sampler in (None, "ddim", "dpm++"):
+        out = tmp_path / f"{sampler}.mp4"
+        given = () if sampler is None else ("--sampler", sampler)
+        done = generate(out, "--checkpoint", weights, "--num-frames", 4, "--sheet", 0, "--steps", 3, *given)
+        assert done.code == 0, done.stderr
+        made.append(out.read_bytes())
+    assert made[0] == made[1] != made[2]
+    assert generate(tmp_path / "o.mp4", "--sampler", "euler").code == 2
 
 
 @pytest.fixture(scope="module")

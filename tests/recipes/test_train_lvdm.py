@@ -1,6 +1,7 @@
 """The script as a user runs it: every stage of a toy network, resumed, its scale measured, wrong input."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from vfikit import checkpoints
+from vfikit.models import PRESETS, build
 
 from ..models.toys import toy
 from ..test_recipes_cli import Done, recipe
@@ -56,6 +58,32 @@ def test_a_stage_trains_its_network_alone(stage: str, tmp_path: Path, weights: P
         assert ("frechet_random" in last) == (stage == "short")
 
 
+@pytest.mark.parametrize("published", [False, True], ids=["ours", "published"])
+def test_a_stage_that_the_file_has_not_is_added(published: bool, tmp_path: Path) -> None:
+    """Of an autoencoder alone, be it a published checkpoint, the next network is made by --preset."""
+    torch.manual_seed(0)
+    model = build(replace(PRESETS["lvdm"]["small"], short=None, prediction=None, interpolation=None, scale=0.5))
+    path = tmp_path / ("auto.ckpt" if published else "auto.safetensors")
+    if published:
+        prefix = len("first_stage_model.")
+        state = model.state_dict()
+        torch.save({"state_dict": {theirs[prefix:]: state[ours] for theirs, ours in model.published_keys()}}, path)
+    else:
+        checkpoints.save(model, path)
+    arguments = ("--stage", "prediction", "--preset", "small", "--init", path, "--steps", 1, *SHORT)
+    done = train(*arguments, "--size", 16, "--out", tmp_path / "run")
+    assert done.code == 0, done.stderr
+    trained = checkpoints.load(tmp_path / "run" / "model.safetensors")
+    assert trained.stages == ["prediction"]
+    assert trained.config.scale == (1.0 if published else 0.5)  # a published file does not say: the preset's
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(trained.state_dict()[name], tensor), name
+    run = tmp_path / "run" / "model.safetensors"
+    done = train("--stage", "short", "--preset", "published-prediction", "--init", run, "--out", tmp_path / "no")
+    assert done.code == 2
+    assert "--preset published-prediction: has no U-Net 'short', nor has" in done.stderr
+
+
 def test_resumed_as_if_never_stopped(tmp_path: Path, weights: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     arguments = ("--stage", "prediction", "--init", weights, "--log-every", 1, *SHORT)
@@ -80,6 +108,7 @@ def test_scale_is_measured(tmp_path: Path, weights: Path) -> None:
     ("arguments", "message"),
     [
         (("--stage", "short"), "--stage short: got no --init, expected a checkpoint with a trained autoencoder"),
+        (("--checkpointing",), "--checkpointing: is of U-Nets, expected none for --stage autoencoder"),
         (("--data", "nowhere"), "nowhere: no such folder"),
         (("--init", "none.safetensors"), "none.safetensors: no such file"),
         (("--size", "30"), "--size, --crop: expected multiples of 4, the pixels that"),

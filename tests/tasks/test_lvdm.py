@@ -1,14 +1,18 @@
 """LVDM's task: clips of each stage, masks and levels that are drawn, measures that tell better from worse."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 from vfikit.data import SyntheticClips
 from vfikit.metrics import RandomFeatures, frechet_random
-from vfikit.models import LVDMNet
+from vfikit.models import PRESETS, LVDMNet, build
+from vfikit.models.lvdm.conditional import NoisyClip
 from vfikit.tasks import lvdm as task
 
-from ..models.toys import toy
+from ..models.toys import CONTINUING, LVDM, toy
 
 SIZE = 16
 
@@ -30,6 +34,64 @@ def test_clips_of_the_stages() -> None:
         loss.backward()
         assert {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {stage}
         model.zero_grad()
+
+
+@pytest.mark.parametrize("preset", PRESETS["lvdm"])
+def test_clips_of_the_presets(preset: str) -> None:
+    """Prediction works on every fourth of 16 latents, whether or not its model interpolates."""
+    with torch.device("meta"):
+        model = build("lvdm", preset)
+    published = {"short": 16, "prediction": 64, "interpolation": 20}
+    for stage in model.stages:
+        assert task.clip_frames(model, stage) == published[stage]
+
+
+def test_keys_are_as_far_apart_as_the_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(replace(LVDM, interpolation=None, key_stride=2)).eval()
+    assert task.clip_frames(model, "prediction") == 32
+    latents = torch.randn(1, 4, 8, 4, 4)
+    monkeypatch.setattr(model, "encode", lambda frames, generator: latents)
+    denoise = model.denoise
+
+    def watched(stage: str, latent: torch.Tensor, *more: Any) -> Any:
+        assert torch.equal(latent, latents[:, :, ::2])
+        return denoise(stage, latent, *more)
+
+    monkeypatch.setattr(model, "denoise", watched)
+    task.denoising(model, "prediction", torch.rand(1, 32, 3, 8, 8))
+    with pytest.raises(ValueError, match="interpolation over 5 latents, a key every 2, expected 3"):
+        replace(LVDM, key_stride=2)
+
+
+@pytest.mark.parametrize(("stage", "share", "places"), [("prediction", 0.5, [0]), ("interpolation", 0.9, [0, -1])])
+def test_what_is_given_in_training(
+    stage: str, share: float, places: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As published: how often, which latents, and noise of all levels below 250 on them, each clip on its own."""
+    model, masks, levels = net(), [], []
+
+    def watched(_: str, latent: torch.Tensor, t: Any, noise: Any, mask: Any, level: Any, other: Any, *__: Any) -> Any:
+        masks.append(mask)
+        levels.append(level)
+        assert not torch.equal(noise, other)
+        return latent, NoisyClip(latent, noise)
+
+    monkeypatch.setattr(model, "denoise", watched)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.zeros(50, task.clip_frames(model, stage), 3, 4, 4)
+    for _ in range(8):
+        task.denoising(model, stage, frames, generator=generator)
+    mask, level = torch.cat(masks), torch.cat(levels)
+    assert mask.shape == (400, 1, model.unet(stage).config.length, 2, 2)
+    given = mask.flatten(1).any(1)
+    assert given.float().mean() == pytest.approx(share, abs=0.08)
+    marked = torch.zeros(mask.shape[1:])
+    marked[:, places] = 1
+    assert torch.equal(mask[given], marked.expand(int(given.sum()), -1, -1, -1, -1))
+    assert level.shape == (400,)
+    assert 0 <= level.min() < 8
+    assert 242 < level.max() < 250
+    assert abs(float(level[given].float().mean()) - 124.5) < 15
 
 
 def test_losses_by_time_repeat() -> None:
@@ -101,3 +163,23 @@ def test_beginning_with_short(stage: str) -> None:
     assert not torch.allclose(unet(torch.cat([x, mask], 1), t), model.unet("short")(x, t))
     task.begin_with_short(model, stage)
     torch.testing.assert_close(unet(torch.cat([x, mask], 1), t), model.unet("short")(x, t))
+
+
+def test_beginning_with_a_short_of_another_kind() -> None:
+    model = build(replace(LVDM, prediction=replace(CONTINUING, width=16)))
+    with pytest.raises(ValueError, match="prediction and short differ in more than in_channels"):
+        task.begin_with_short(model, "prediction")
+
+
+def test_captions_are_read_and_some_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(task, "encode_text", lambda _, captions, like: said.extend(captions) or torch.ones(1, 2, 3))
+    assert task.text_of(net(), ["a cat"]) is None
+    model = build(replace(LVDM, text_encoder="somewhere"))
+    task.text_of(model, ["a cat"] * 500)
+    assert said == ["a cat"] * 500
+    said.clear()
+    torch.manual_seed(0)
+    task.text_of(model, ["a cat"] * 500, 0.1)
+    assert set(said) == {"a cat", ""}
+    assert said.count("") == pytest.approx(50, abs=20)

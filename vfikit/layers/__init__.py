@@ -34,7 +34,14 @@ from .temporal import (
     window_mask,
 )
 from .temporal_discriminator import SpectralConv3d, TemporalPatchDiscriminator
-from .video_attention import JointSpaceTimeAttention, RelativeAttention, SpaceTimeAttention, SpaceTimeTransformer
+from .video_attention import (
+    JointSpaceTimeAttention,
+    RelativeAttention,
+    SpaceTimeAttention,
+    SpaceTimeTransformer,
+    TemporalHeadAttention,
+    TemporalTokenAttention,
+)
 from .video_resnet import FrameConv3d, VideoDownsample, VideoResBlock, VideoUpsample
 
 __all__ = [
@@ -76,7 +83,9 @@ __all__ = [
     "SpectralConv3d",
     "SqueezeExcite",
     "TemporalAttentionLayer",
+    "TemporalHeadAttention",
     "TemporalPatchDiscriminator",
+    "TemporalTokenAttention",
     "TimeResBlock",
     "TokenAttention",
     "TransposedUpsample",

@@ -1,6 +1,7 @@
 """What training, measuring and compressing need to know of LVDM: clips, masks, a loss a stage, a quality."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from ..data import Clips
 from ..metrics import frechet_random
 from ..models.lvdm import LVDMNet
 from ..models.lvdm.masks import given_mask
+from ..models.text import encode_text
 from . import clips
 from .clips import ClipBatch, Quality, inputs, measured
 from .task import Defaults
@@ -44,17 +46,12 @@ example = partial(clips.example, frames=FRAMES)
 quality = partial(clips.quality, frames=FRAMES)  # noised to a fifth of all times, denoised in one step
 
 
-def key_step(model: LVDMNet) -> int:
-    """Latents from one key latent to the next: what interpolation fills, and its first end."""
-    return 1 if model.config.interpolation is None else model.config.interpolation.length - 1
-
-
 def clip_frames(model: LVDMNet, stage: str) -> int:
     """Frames of a training clip; the autoencoder's are those of a short clip."""
     factor = model.factors[0]
     if stage == "autoencoder":
         return max(factor, FRAMES)
-    return model.unet(stage).config.length * factor * (key_step(model) if stage == "prediction" else 1)
+    return model.unet(stage).config.length * factor * (model.config.key_stride if stage == "prediction" else 1)
 
 
 class Reconstruction(NamedTuple):
@@ -70,17 +67,31 @@ def reconstruction(model: LVDMNet, frames: Tensor) -> Reconstruction:
     return Reconstruction((rearrange(made, "n c t h w -> n t c h w") + 1) / 2, posterior.kl())
 
 
+def text_of(model: LVDMNet, captions: Sequence[str], left_out: float = 0.0) -> Tensor | None:
+    """The captions (N, M, C) as the U-Nets read them, a share ``left_out`` as ""; None if the model reads no text."""
+    if not model.config.text_encoder:
+        return None
+    kept = torch.rand(len(captions)) >= left_out
+    said = [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
+    return encode_text(model.config.text_encoder, said, next(model.parameters())[:0])
+
+
 def denoising(
-    model: LVDMNet, stage: str, frames: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None
+    model: LVDMNet,
+    stage: str,
+    frames: Tensor,
+    t: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    text: Tensor | None = None,
 ) -> Tensor:
-    """The loss of a stage's U-Net on clips (N, T, 3, H, W): noise at times ``t``, else random ones.
+    """The loss of a stage's U-Net on clips (N, T, 3, H, W): noise at times ``t``, else random ones; ``text_of`` them.
 
     Some latents of some clips are given, so that one network learns to make clips with them and without.
     """
     with torch.no_grad():
         latent = model.encode(frames, generator)
     if stage == "prediction":
-        latent = latent[:, :, :: key_step(model)]
+        latent = latent[:, :, :: model.config.key_stride]
 
     def drawn(kind: Callable[..., Tensor], *arguments: Any) -> Tensor:
         return kind(*arguments, generator=generator).to(latent.device)
@@ -89,13 +100,13 @@ def denoising(
     t = drawn(torch.randint, model.config.timesteps, (videos,)) if t is None else t
     noise = drawn(torch.randn, latent.shape).to(latent)
     if stage not in GIVEN:
-        predicted, seen = model.denoise(stage, latent, t, noise)
+        predicted, seen = model.denoise(stage, latent, t, noise, context=text)
     else:
         share, places = GIVEN[stage]
         chosen = drawn(torch.rand, videos).lt(share).to(latent).view(-1, 1, 1, 1, 1)
         mask, level = given_mask(latent, places) * chosen, drawn(torch.randint, LEVELS, (videos,))
         level_noise = drawn(torch.randn, latent.shape).to(latent)
-        predicted, seen = model.denoise(stage, latent, t, noise, mask, level, level_noise)
+        predicted, seen = model.denoise(stage, latent, t, noise, mask, level, level_noise, text)
     return model.schedule.loss(predicted.float(), seen.target.float(), t, model.config.norm)[0]
 
 
@@ -105,8 +116,12 @@ def begin_with_short(model: LVDMNet, stage: str) -> None:
 
     Tables of relative positions that reach farther continue with the farthest, as they are read beyond their ends.
     """
-    own = model.unet(stage).state_dict()
-    for name, weight in model.unet("short").state_dict().items():
+    unet, short = model.unet(stage), model.unet("short")
+    apart = ("in_channels", "length", "level_embedding", "levels")
+    if replace(unet.config, **{name: getattr(short.config, name) for name in apart}) != short.config:
+        raise ValueError(f"begin_with_short: {stage} and short differ in more than {', '.join(apart)}, expected alike")
+    own = unet.state_dict()
+    for name, weight in short.state_dict().items():
         if own[name].shape == weight.shape:
             own[name].copy_(weight)
         elif weight.ndim == 5:  # the first convolution
@@ -124,25 +139,26 @@ def tinted(frames: Tensor, deviation: float) -> Tensor:
 @torch.no_grad()
 def by_time(model: LVDMNet, stage: str, data: Clips, limit: int | None = 8) -> dict[str, float]:
     """The loss at each of ``TIMES``, a mean over the first ``limit`` clips; the same noise at every call."""
-    device, count = next(model.parameters()).device, min(len(data), limit or len(data))
+    device, count = next(model.parameters()).device, 0
     found = dict.fromkeys(TIMES, 0.0)
-    for index in range(count):
-        frames = data.read(index, clip_frames(model, stage))[None].to(device)
+    for index, clip in clips.long_enough(data, clip_frames(model, stage), limit):
+        frames, text, count = clip[None].to(device), text_of(model, [data.caption(index)]), count + 1
         for time in TIMES:
             generator = torch.Generator().manual_seed(index)
             t = torch.tensor([time * model.config.timesteps // 1000], device=device)
-            found[time] += float(denoising(model, stage, frames, t, generator)) / count
-    return {f"loss_at_{time}": value for time, value in found.items()}
+            found[time] += float(denoising(model, stage, frames, t, generator, text))
+    return {f"loss_at_{time}": value / count for time, value in found.items()}
 
 
 @torch.no_grad()
 def frechet(model: LVDMNet, data: Clips, videos: int = 16, seed: int = 0) -> float:
     """``frechet_random`` of so many short clips that the model makes and the first ones of ``data``."""
     frames = clip_frames(model, "short")
-    real = torch.stack([data.read(index, frames) for index in range(min(videos, len(data)))])
+    indices, found = zip(*clips.long_enough(data, frames, videos), strict=True)
+    real, prompt = torch.stack(found), [data.caption(index) for index in indices] if model.config.text_encoder else None
     generator = torch.Generator().manual_seed(seed)
-    height, width = real.shape[3:]
-    made = model.generate(num_frames=frames, num_videos=len(real), height=height, width=width, generator=generator)
+    shape = {"num_frames": frames, "num_videos": len(real), "height": real.shape[3], "width": real.shape[4]}
+    made = model.generate(prompt, **shape, generator=generator)
     return float(frechet_random(made.cpu(), real))
 
 
@@ -175,7 +191,8 @@ def distilled(model: LVDMNet, teacher: LVDMNet | None, batch: ClipBatch, share: 
     made = reconstruction(model, frames).frames.float()
     total = distill(made, frames) + 20 * (made - frames).square().mean()
     for stage in model.stages:
-        total = total + 0.1 * denoising(model, stage, frames, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        total = total + 0.1 * denoising(model, stage, frames, None, generator, model.no_text(stage, len(frames)))
     if share <= 0 or teacher is None:
         return total
     noise = torch.randn(model.encode(frames[:1]).shape, device=frames.device).to(frames)

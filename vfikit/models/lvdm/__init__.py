@@ -3,9 +3,11 @@
 from ..latent_checkpoint import without_average
 from .autoencoder import AutoencoderConfig, VideoAutoencoder
 from .conditional import Given, Prompt, sample_clip
+from .config import LVDMConfig
 from .frame_autoencoder import FrameAutoencoder, FrameAutoencoderConfig
-from .net import LVDMConfig, LVDMNet
+from .net import LVDMNet
 from .presets import PRESETS
+from .published import autoencoder_alone
 from .unet import VideoUNet, VideoUNetConfig
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "VideoAutoencoder",
     "VideoUNet",
     "VideoUNetConfig",
+    "autoencoder_alone",
     "sample_clip",
     "without_average",
 ]

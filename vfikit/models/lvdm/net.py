@@ -8,7 +8,7 @@ outside, (N, 3, T, H, W) in [-1, 1] inside.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, Self
@@ -21,40 +21,16 @@ from ...diffusion import Sampling, Schedule, betas
 from ...inference import check_counts, check_video
 from ..pretrained import Pretrained
 from ..text import encode_text
-from .autoencoder import AutoencoderConfig, VideoAutoencoder
+from .autoencoder import VideoAutoencoder
 from .conditional import Given, NoisyClip, Prompt, drawing, noisy_clip, sample_clip
-from .frame_autoencoder import FrameAutoencoder, FrameAutoencoderConfig
+from .config import LVDMConfig
+from .frame_autoencoder import FrameAutoencoder
 from .long_video import between_keys, decoded, first_frames, key_latents
 from .masks import given_mask
 from .published import loadable, published_keys
-from .unet import VideoUNet, VideoUNetConfig
+from .unet import VideoUNet
 
 STAGES = ("short", "prediction", "interpolation")
-
-
-@dataclass(frozen=True)
-class LVDMConfig:
-    """The networks (None: not there), how latents are scaled, the schedule, and how to sample unless told otherwise.
-
-    Diffusion sees scale * (z + shift): 1 / deviation and -mean of the training clips' latents.
-    """
-
-    autoencoder: AutoencoderConfig | None = field(default_factory=AutoencoderConfig)
-    frame_autoencoder: FrameAutoencoderConfig | None = None  # in place of the other
-    short: VideoUNetConfig | None = field(default_factory=VideoUNetConfig)
-    prediction: VideoUNetConfig | None = None
-    interpolation: VideoUNetConfig | None = None
-    scale: float = 0.33422927
-    shift: float = 1.4606637
-    timesteps: int = 1000
-    beta_start: float = 0.0015
-    beta_end: float = 0.0155
-    norm: str = "l1"  # of the training loss
-    size: tuple[int, int] = (256, 256)  # height and width of what is made unless told otherwise
-    level: int = 100  # of the noise on given latents
-    guidance_scale: float = 1.1  # of long videos, away from what is made of nothing given
-    text_encoder: str = ""  # of transformers: a name or a folder; none if empty
-    sampling: Sampling = field(default_factory=lambda: Sampling(steps=50, eta=1.0, spacing="published"))
 
 
 class LVDMNet(Pretrained):
@@ -62,7 +38,7 @@ class LVDMNet(Pretrained):
 
     config_type = LVDMConfig
 
-    def __init__(self, config: LVDMConfig = LVDMConfig()) -> None:
+    def __init__(self, config: LVDMConfig = LVDMConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()
         self.config = config
         if (config.autoencoder is None) == (config.frame_autoencoder is None):
@@ -79,8 +55,13 @@ class LVDMNet(Pretrained):
 
     @classmethod
     def combined(cls, *models: Self) -> Self:
-        """One model with the U-Nets of all, as from checkpoints of one each; the rest is the first's."""
+        """One model with the U-Nets of all, as from checkpoints of one each; the rest is the first's.
+
+        Raises ValueError where latents do not mean the same: another autoencoder, scale, schedule or stride of keys.
+        """
         config = models[0].config
+        for model in models[1:]:
+            check_same_latents(models[0], model)
         for stage in STAGES:
             found = [getattr(model.config, stage) for model in models if getattr(model.config, stage) is not None]
             config = replace(config, **{stage: found[0] if found else None})
@@ -91,6 +72,19 @@ class LVDMNet(Pretrained):
             state |= model.state_dict()
         whole.load_state_dict(state, assign=True)
         return whole.train(models[0].training)
+
+    def add_unet(self, stage: str, source: LVDMConfig) -> None:
+        """A new U-Net of ``stage``, as ``source`` has it, over the autoencoder and the latents of this model."""
+        config = getattr(source, stage)
+        if config is None:
+            raise ValueError(f"LVDMNet: no U-Net {stage!r} to add, expected one in the config it is to be like")
+        if config.out_channels != self.autoencoder.config.latent_channels:
+            got = f"a U-Net of {config.out_channels} channels for latents of {self.autoencoder.config.latent_channels}"
+            raise ValueError(f"LVDMNet: {got}, expected as many")
+        alone = self.prediction is None and self.interpolation is None
+        stride = source.key_stride if alone else self.config.key_stride
+        self.config = replace(self.config, key_stride=stride, **{stage: config})
+        setattr(self, stage, VideoUNet(config))
 
     @property
     def factors(self) -> tuple[int, int, int]:
@@ -110,11 +104,17 @@ class LVDMNet(Pretrained):
         assert isinstance(found, VideoUNet)
         return found
 
+    def no_text(self, stage: str, videos: int) -> Tensor | None:
+        """A context of zeros (N, 1, C) where a stage's U-Net reads text, else None."""
+        channels = self.unet(stage).config.context_channels
+        return next(self.parameters()).new_zeros(videos, 1, channels) if channels else None
+
     def forward(self, video: Tensor, t: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Every network once: (N, T, 3, H, W) in [0, 1] is encoded, noised, denoised in one step by all, and decoded.
 
         For measuring and compressing all of them at a time; ``generate`` makes videos. ``t`` (N,) is a fifth of all
-        times unless given, ``noise`` (N, z, t, h, w) zero. U-Nets that take given latents are given the first.
+        times unless given, ``noise`` (N, z, t, h, w) zero. U-Nets that take given latents are given the first, those
+        that read text ``no_text``.
         """
         latent = self.encode(video, mode=True)
         t = torch.full((len(latent),), self.config.timesteps // 5, device=latent.device) if t is None else t
@@ -125,7 +125,8 @@ class LVDMNet(Pretrained):
         for stage in self.stages:
             unet = self.unet(stage)
             level = t if unet.config.level_embedding != "none" else None
-            seen.append(unet(torch.cat([x, mask], dim=1) if unet.config.conditional else x, t, None, level, mask))
+            text = self.no_text(stage, len(x))
+            seen.append(unet(torch.cat([x, mask], dim=1) if unet.config.conditional else x, t, text, level, mask))
         predicted = sum(seen) / len(seen) if seen else torch.zeros_like(x)
         return self.decode(self.schedule.predict_start(x, predicted, t))
 
@@ -175,6 +176,7 @@ class LVDMNet(Pretrained):
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
+        sampler: str | None = None,
         guidance_scale: float | None = None,
         negative_prompt: str = "",
         prompt_embeds: Tensor | None = None,
@@ -182,14 +184,15 @@ class LVDMNet(Pretrained):
         frames: Tensor | None = None,
         generator: torch.Generator | None = None,
         window: int = 4,
-        overlap: int = 2,
+        overlap: int | None = None,
     ) -> Iterator[Tensor]:
         """Pieces (N, t, 3, H, W) in [0, 1] of videos of ``num_frames``, as they are made; memory is that of a clip.
 
         What one clip of ``short`` holds is made by it alone, after a prompt if the model reads text. Longer ones take
-        ``prediction``, and ``interpolation`` where it is there: key latents and those between them; else prediction
-        alone continues clip after clip. ``frames`` (N, T, 3, H, W) is a clip, or an image (T = 1), that the result
-        begins with and continues. Latents are decoded ``window`` at a time, of which ``overlap`` are shared.
+        ``prediction``, and ``interpolation`` where it is there: key latents and those between them; else key latents
+        alone, clip after clip. ``frames`` (N, T, 3, H, W) is a clip, or an image (T = 1), that the result
+        begins with and continues. Latents are decoded ``window`` at a time, of which ``overlap`` are shared: two unless
+        given, none where each frame is decoded on its own. ``sampler`` is one of ``diffusion.SAMPLERS``.
         ``guidance_scale`` 1 is none. Raises ValueError for what this model has no network for.
         """
         check_counts("LVDMNet", num_frames=num_frames, num_videos=num_videos, height=height, width=width)
@@ -198,9 +201,7 @@ class LVDMNet(Pretrained):
         videos = num_videos if start is None else len(start)
         like = next(self.parameters())[:0]
         texts = self.texts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, videos, like)
-        sampling = self.config.sampling
-        if num_inference_steps is not None:
-            sampling = replace(sampling, steps=num_inference_steps)
+        sampling = self.sampling(num_inference_steps, sampler)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
 
         def clip(stage: str, given: Given | None = None) -> Tensor:
@@ -210,9 +211,16 @@ class LVDMNet(Pretrained):
             noise = drawing(like, generator)
             return sample_clip(unet, self.schedule, sampling, shape, noise, given, texts, scale)
 
+        if overlap is None:
+            overlap = 0 if self.config.autoencoder is None else 2
         pieces = decoded(self.clip_frames, self.latents(num_frames, clip, start), window, overlap, self.factors[0])
         for piece in first_frames(pieces, num_frames):
             yield rearrange(piece, "n c t h w -> n t c h w")
+
+    def sampling(self, steps: int | None, sampler: str | None) -> Sampling:
+        """The config's, but for what is given."""
+        own = self.config.sampling
+        return replace(own, steps=own.steps if steps is None else steps, sampler=sampler or own.sampler)
 
     def texts(
         self,
@@ -278,3 +286,14 @@ class LVDMNet(Pretrained):
 
     def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return loadable(self, state)
+
+
+def check_same_latents(model: LVDMNet, other: LVDMNet) -> None:
+    """Raises ValueError unless the U-Nets of both work on the same latents."""
+    names = ("autoencoder", "frame_autoencoder", "scale", "shift", "timesteps", "beta_start", "beta_end", "key_stride")
+    differing = [name for name in names if getattr(model.config, name) != getattr(other.config, name)]
+    weights = other.autoencoder.state_dict()
+    if not differing and any(not torch.equal(own, weights[key]) for key, own in model.autoencoder.state_dict().items()):
+        differing = ["the autoencoder's weights"]
+    if differing:
+        raise ValueError(f"LVDMNet: models to combine differ in {', '.join(differing)}, expected the same latents")

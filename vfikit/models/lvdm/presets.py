@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from ...diffusion import Sampling
 from .autoencoder import AutoencoderConfig
+from .config import LVDMConfig
 from .frame_autoencoder import FrameAutoencoderConfig
-from .net import LVDMConfig
 from .unet import VideoUNetConfig
 
 PREDICTION = VideoUNetConfig(in_channels=5, level_embedding="label")

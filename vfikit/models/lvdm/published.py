@@ -1,6 +1,7 @@
 """LVDM's published checkpoints: their names, their copies, their averages."""
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -54,13 +55,18 @@ def published_name(net: "LVDMNet", name: str) -> str:
     return AUTOENCODER + (rest if net.config.autoencoder is None else autoencoder_name(rest))
 
 
+def autoencoder_alone(state: Mapping[str, Tensor]) -> bool:
+    """Whether a published state dict is that of an autoencoder's checkpoint, whose names stand without a prefix."""
+    return not any(name.startswith((AUTOENCODER, UNET)) for name in state)
+
+
 def loadable(net: "LVDMNet", state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A published state dict with averaged weights in place, without what no network of ours reads.
 
-    Those are the trainer's buffers, copies, the frozen text encoder and, in checkpoints of an autoencoder alone (whose
-    names stand without a prefix), its loss. See ``without_average`` for the last weights in place of the averaged.
+    Those are the trainer's buffers, copies, the frozen text encoder and, in checkpoints of an autoencoder alone, its
+    loss. See ``without_average`` for the last weights in place of the averaged.
     """
-    if not any(name.startswith((AUTOENCODER, UNET)) for name in state):
+    if autoencoder_alone(state):
         state = {AUTOENCODER + name: tensor for name, tensor in state.items() if not name.startswith("loss.")}
     state = {name: tensor for name, tensor in state.items() if not name.startswith("cond_stage_model.")}
     ours = (theirs for theirs, name in published_keys(net) if not name.startswith("autoencoder."))

@@ -96,6 +96,10 @@ class VideoUNet(UNetBody):
         if x.shape[3] % self.config.multiple or x.shape[4] % self.config.multiple:
             got = f"{x.shape[3]} x {x.shape[4]}"
             raise ValueError(f"VideoUNet: a latent of {got}, expected multiples of {self.config.multiple}")
+        if context is None and self.config.context_channels:
+            raise ValueError(
+                f"VideoUNet: got no context, expected (N, M, {self.config.context_channels}), say of words"
+            )
         emb = self.time_embed(self.embedded(t, x))
         if level is not None:
             emb = self.with_level(emb, x, level, given)
