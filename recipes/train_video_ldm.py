@@ -28,6 +28,7 @@ from vfikit.metrics import LPIPS
 from vfikit.models import build
 from vfikit.models.text import encode_text
 from vfikit.models.video_ldm.schedule import BETWEEN
+from vfikit.models.video_ldm.upsampler import FACTOR
 from vfikit.tasks import clips
 from vfikit.tasks import video_ldm as task
 from vfikit.tasks.video_ldm_stages import AtItsStride, StageLoss, trained
@@ -128,6 +129,15 @@ def joins_at(config: Config) -> int | None:
     return None if config.discriminator_start < 0 else config.discriminator_start
 
 
+def check(config: Config, model: Any, sides: tuple[int, ...]) -> None:
+    """Raises ``InputError`` where the stage's model cannot take frames of these sides, or known frames."""
+    multiple = FACTOR if config.stage == "upsampler" else model.multiple
+    if any(side % multiple for side in sides):
+        raise InputError(f"frames of {' x '.join(map(str, sides))} pixels, expected multiples of {multiple}")
+    if config.stage == "prediction" and not model.config.unet.planes:
+        raise InputError("--stage prediction: this model is not told of known frames (its planes are 0)")
+
+
 def text_of(model: Any, data: Clips, batch: task.ClipBatch) -> Tensor | None:
     """The captions as the networks read them; None for a model without a text encoder."""
     if not model.config.text_encoder:
@@ -154,6 +164,7 @@ def main(config: Config) -> None:
         data = AtItsStride(data.sources, data.size)
     accelerate = accelerator(config)
     nets = Networks(config, accelerate.device)
+    check(config, nets.model, (config.crop, config.crop) if config.crop else (height, width))
     judge = nets.kept.get("discriminator")
     nets.module, nets.optimizer = training.prepared(accelerate, nets.module, nets.optimizer, judge)
     run = TrainingRun("train_video_ldm", config, accelerate, nets.kept, state)

@@ -1,6 +1,7 @@
 """Training Video-LDM on tiny clips: every stage and whose weights it moves, resuming, what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vfikit.models import build
 from vfikit.tasks.video_ldm_stages import StageLoss
 from vfikit.video import write_image
 
+from ..models.toys import VIDEO_LDM
 from ..test_recipes_cli import Done, recipe
 
 SCRIPT = Path("recipes/train_video_ldm.py")
@@ -110,6 +112,17 @@ def test_steps_that_are_not_finite_are_skipped_and_reported(tmp_path: Path, monk
     assert all(value.isfinite().all() for part in ("model", "average") for value in state[part].values())
 
 
+def test_prediction_needs_a_model_that_is_told_of_known_frames(tmp_path: Path) -> None:
+    bare = replace(VIDEO_LDM, unet=replace(VIDEO_LDM.unet, planes=0), interpolation=False, upsampling=False)
+    checkpoints.save(build(bare), tmp_path / "bare.safetensors")
+    arguments = ("--stage", "prediction", "--init", "bare.safetensors", "--out", "run")
+    done = recipe(SCRIPT, *TINY, *arguments, folder=tmp_path)
+    assert done.code == 2
+    assert "this model is not told of known frames (its planes are 0)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -119,6 +132,12 @@ def test_steps_that_are_not_finite_are_skipped_and_reported(tmp_path: Path, monk
         (("--stage", "decoder", "--discriminator-start", "0"), "frames of 16 pixels, expected at least 24"),
         (("--stage", "decoder"), "frames of 16 pixels, expected at least 24"),
         (("--stage", "decoder", "--discriminator-start", "-1", "--data", "nowhere"), "nowhere: no such folder"),
+        (
+            ("--stage", "decoder", "--size", "32", "32", "--crop", "30"),
+            "frames of 30 x 30 pixels, expected multiples of 4",
+        ),
+        (("--stage", "autoencoder", "--size", "16", "18"), "frames of 16 x 18 pixels, expected multiples of 4"),
+        (("--stage", "upsampler", "--crop", "10"), "frames of 10 x 10 pixels, expected multiples of 4"),
         (("--steps", "0"), "--steps is 0, expected at least 1"),
     ],
 )
