@@ -8,44 +8,24 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 
-def grid_sampled(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask: Tensor,
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-) -> Tensor:
-    """As ``vfikit.ops.deform_conv2d``, steps the same on both axes."""
-    column = columns(input, offset, mask, (weight.shape[2], weight.shape[3]), stride, padding, dilation)
-    return functional.conv2d(
-        column, weight.flatten(1)[:, :, None, None], bias, groups=input.shape[1] // weight.shape[1]
-    )
+def grid_sampled(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, **steps: int) -> Tensor:
+    """As ``vfikit.ops.deform_conv2d``, the ``steps`` (stride, padding, dilation) the same on both axes."""
+    column, groups = columns(input, offset, weight, mask, **steps), input.shape[1] // weight.shape[1]
+    return functional.conv2d(column, weight.flatten(1)[:, :, None, None], bias, groups=groups)
 
 
-def multiplied(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask: Tensor,
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-) -> Tensor:
+def multiplied(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, **steps: int) -> Tensor:
     """As mmcv's operator has it: the columns, then a matrix product for each group of channels."""
-    column = columns(input, offset, mask, (weight.shape[2], weight.shape[3]), stride, padding, dilation)
-    groups = input.shape[1] // weight.shape[1]
+    column, groups = columns(input, offset, weight, mask, **steps), input.shape[1] // weight.shape[1]
     made = weight.flatten(1).unflatten(0, (groups, -1)) @ column.flatten(2).unflatten(1, (groups, -1))
     return made.flatten(1, 2).unflatten(2, column.shape[2:]) + bias[:, None, None]
 
 
 def columns(
-    input: Tensor, offset: Tensor, mask: Tensor, kernel: tuple[int, int], stride: int, padding: int, dilation: int
+    input: Tensor, offset: Tensor, weight: Tensor, mask: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> Tensor:
     """What the taps sample, in the weight's order (channel, then tap): (N, C * kh * kw, H', W')."""
+    kernel = weight.shape[2:]
     batch, channels, height, width = input.shape
     taps, size = kernel[0] * kernel[1], offset.shape[2:]
     moved = offset.shape[1] // (2 * taps)

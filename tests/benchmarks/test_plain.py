@@ -93,7 +93,7 @@ def test_golden_deform_conv2d(path, sample, dtype):
     case = Case(path, dtype)
     case.skip("*", "only what is compared below")
     leaves = [case.take(name).requires_grad_() for name in DEFORMABLE]
-    output = sample(*leaves, *(case.meta["config"][name] for name in ("stride", "padding", "dilation")))
+    output = sample(*leaves, **{name: case.meta["config"][name] for name in ("stride", "padding", "dilation")})
     case.check("output", output, most=1e-4)
     if dtype == torch.float64 and not case.meta["config"].get("integer"):
         for name, grad in zip(DEFORMABLE, torch.autograd.grad(output, leaves, case.take("grad_output"))):

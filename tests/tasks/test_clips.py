@@ -33,20 +33,20 @@ def test_batches_draw_another_clip(tmp_path: Path) -> None:
 def test_the_first_that_are_long_enough(tmp_path: Path) -> None:
     data = folder(tmp_path, 2, 6, 2, 9)
     with pytest.warns(UserWarning, match="has 2 frames"):
-        found = list(clips.long_enough(data, 5, 2))
+        found = list(clips.read_long_enough(data, 5, 2))
     assert [index for index, _ in found] == [1, 3]
     assert numbers(found[1][1]) == [0, 1, 2, 3, 4]
     with pytest.warns(UserWarning, match="left out"), pytest.raises(InputError, match="no clip has 20 frames"):
-        list(clips.long_enough(data, 20))
+        list(clips.read_long_enough(data, 20))
 
 
 def test_random_ones_from_random_places(tmp_path: Path) -> None:
     data = folder(tmp_path, *[12] * 8)
     orders, places = set(), set()
     for seed in range(4):
-        found = list(clips.long_enough(data, 3, 5, seed))
+        found = list(clips.read_long_enough(data, 3, 5, seed))
         assert len({index for index, _ in found}) == 5
-        again = list(clips.long_enough(data, 3, 5, seed))
+        again = list(clips.read_long_enough(data, 3, 5, seed))
         assert [i for i, _ in found] == [i for i, _ in again]
         assert all(torch.equal(a, b) for (_, a), (_, b) in zip(found, again, strict=True))
         orders.add(tuple(index for index, _ in found))

@@ -121,7 +121,7 @@ def _drawn(
     raise InputError(f"{error}; {TRIES} in a row were too short")
 
 
-def long_enough(
+def read_long_enough(
     data: Clips, frames: int, limit: int | None = None, seed: int | None = None
 ) -> Iterator[tuple[int, Tensor]]:
     """The first ``limit`` clips (T, 3, H, W) with so many frames, and their indices; the others are warned of.
@@ -170,7 +170,7 @@ def measured(
 ) -> Quality:
     """How near ``make(clip (1, T, 3, H, W), index)`` comes to each of the first ``limit`` clips; all: None."""
     rows: list[dict[str, Any]] = []
-    for index, frames_of_clip in long_enough(data, frames, limit):
+    for index, frames_of_clip in read_long_enough(data, frames, limit):
         clip = frames_of_clip[None].to(device)
         made = quantise(make(clip, index)[0].float().clamp(0, 1))
         found = {"psnr": float(psnr(made, clip[0]).mean()), "ssim": float(ssim(made, clip[0]).mean())}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data import Clips
-from .clips import long_enough
+from .clips import read_long_enough
 
 
 class Request(NamedTuple):
@@ -83,7 +83,7 @@ def sampled(
     ``shuffled``: for random clips, from random places.
     """
     reads, device = bool(model.config.text_encoder), next(model.parameters()).device
-    for count, (index, clip) in enumerate(long_enough(data, frames, limit, seed if shuffled else None)):
+    for count, (index, clip) in enumerate(read_long_enough(data, frames, limit, seed if shuffled else None)):
         real, text = clip[None].to(device), data.caption(index) if reads else ""
         size = (real.shape[3], real.shape[4])
         request = Request(frames, *size, text if reads else None, None, steps, seed=seed + count)

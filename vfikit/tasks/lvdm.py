@@ -141,7 +141,7 @@ def by_time(model: LVDMNet, stage: str, data: Clips, limit: int | None = 8) -> d
     """The loss at each of ``TIMES``, a mean over the first ``limit`` clips; the same noise at every call."""
     device, count = next(model.parameters()).device, 0
     found = dict.fromkeys(TIMES, 0.0)
-    for index, clip in clips.long_enough(data, clip_frames(model, stage), limit):
+    for index, clip in clips.read_long_enough(data, clip_frames(model, stage), limit):
         frames, text, count = clip[None].to(device), text_of(model, [data.caption(index)]), count + 1
         for time in TIMES:
             generator = torch.Generator().manual_seed(index)
@@ -154,7 +154,7 @@ def by_time(model: LVDMNet, stage: str, data: Clips, limit: int | None = 8) -> d
 def frechet(model: LVDMNet, data: Clips, videos: int = 16, seed: int = 0) -> float:
     """``frechet_random`` of so many short clips that the model makes and the first ones of ``data``."""
     frames = clip_frames(model, "short")
-    indices, found = zip(*clips.long_enough(data, frames, videos), strict=True)
+    indices, found = zip(*clips.read_long_enough(data, frames, videos), strict=True)
     real, prompt = torch.stack(found), [data.caption(index) for index in indices] if model.config.text_encoder else None
     generator = torch.Generator().manual_seed(seed)
     shape = {"num_frames": frames, "num_videos": len(real), "height": real.shape[3], "width": real.shape[4]}

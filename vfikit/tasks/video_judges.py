@@ -10,7 +10,7 @@ from torch import Tensor
 from ..data import Clips
 from ..metrics import FID, CLIPSimilarity, InceptionScore, RandomFeatures, VideoDistance, frechet_distance
 from . import generation
-from .clips import long_enough
+from .clips import read_long_enough
 
 # What of sets of made and real videos, and the weights that it needs.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ def judged(
         judges.add(video.made, video.real, [video.text])
         yield data.name(video.item)
     for run in range(1, RUNS if published else 1):
-        for _, real in long_enough(data, frames, limit, seed + run):
+        for _, real in read_long_enough(data, frames, limit, seed + run):
             judges.add_real(real[None].to(judges.device), run)
 
 
