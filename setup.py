@@ -53,6 +53,7 @@ setup(
                 "-fvisibility=hidden",
                 "-fno-exceptions",
                 "-fno-math-errno",
+                "-fno-wrapv",  # Python asks for it, which costs a thirtieth of adacof
                 "-Wno-psabi",
                 *openmp,
             ],

@@ -37,6 +37,25 @@ VFIKIT_INLINE void copy_some(T* to, const T* from, int64_t count) {
     if constexpr (PART > 1) copy_some<PART / 2>(to, from, count);
 }
 
+// Stores past the caches; `to` is aligned to the vector. `arrive` before another thread may read.
+template <class V>
+VFIKIT_INLINE void stream(float* to, V v) {
+#if defined(__x86_64__)
+    if constexpr (sizeof(V) == 16) asm volatile("movntps %1, (%0)" : : "r"(to), "x"(v) : "memory");
+    else asm volatile("vmovntps %1, (%0)" : : "r"(to), "v"(v) : "memory");
+#else
+    store(to, v);
+#endif
+}
+inline void arrive() {
+#if defined(__x86_64__)
+    asm volatile("sfence" ::: "memory");
+#endif
+}
+
+// Asks for a cache line, into L2 rather than L1.
+VFIKIT_INLINE void fetch(const float* from) { __builtin_prefetch(from, 0, 2); }
+
 // The first `count` elements; the rest are zero.
 template <class V, class T>
 VFIKIT_INLINE V load_some(const T* from, int64_t count) {

@@ -173,13 +173,18 @@ void pack(const Shape& s, const float* frame, int64_t first, int64_t threads, fl
         const int64_t row = y < s.ring ? 0 : (y - s.ring < s.height ? y - s.ring : s.height - 1);
         const float scale = y - s.ring == row ? 1 : BORDER;
         float* to = packed + y * s.pitch() * B;
-        for (int b = 0; b < B; ++b) {
-            if (first + b >= s.channels) {
+        const float* from = frame + first * s.plane() + row * s.width;
+        const int64_t channels = s.channels - first;
+        if (channels >= B)  // in one pass
+            for (int64_t x = 0; x < s.width; ++x)
+                for (int b = 0; b < B; ++b) to[(x + s.ring) * B + b] = scale * from[b * s.plane() + x];
+        for (int b = 0; b < B; ++b, from += s.plane()) {
+            if (b >= channels) {
                 for (int64_t x = 0; x < s.pitch(); ++x) to[x * B + b] = 0;
                 continue;
             }
-            const float* from = frame + (first + b) * s.plane() + row * s.width;
-            for (int64_t x = 0; x < s.width; ++x) to[(x + s.ring) * B + b] = scale * from[x];
+            if (channels < B)
+                for (int64_t x = 0; x < s.width; ++x) to[(x + s.ring) * B + b] = scale * from[x];
             for (int64_t x = 0; x < s.ring; ++x) {
                 to[x * B + b] = scale * BORDER * from[0];
                 to[(s.pitch() - 1 - x) * B + b] = scale * BORDER * from[s.width - 1];

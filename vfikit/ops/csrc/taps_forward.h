@@ -1,6 +1,6 @@
 // Sampling at free taps forward, float32. Memory bounds it, so the order of things is that of the caches: a chunk of pixels takes all
-// its taps while the part of the frame that they read stays in L1, and meanwhile the maps of the band after this one
-// are fetched into L2, tap group by tap group: all F * F * 3 map streams together would defeat the prefetcher.
+// its taps while the part of the frame that they read stays in L1, and meanwhile the maps of a chunk soon to come are
+// fetched into L2, evenly: F * F * 3 map streams defeat the processor's own prefetcher, and fetches in a row get lost.
 #pragma once
 
 #include "taps.h"
@@ -8,10 +8,10 @@
 namespace vfikit {
 namespace taps {
 
-constexpr int CHUNK = 64;        // output pixels, flat
-constexpr int BAND = 8 * CHUNK;  // whose maps are fetched together
-constexpr int BANDS = 16;        // that one thread takes at once
-constexpr int GROUP = 5;         // taps
+constexpr int CHUNK = 64;         // output pixels, flat
+constexpr int AHEAD = 2 * CHUNK;  // how far maps are fetched
+constexpr int GROUP = 5;          // taps
+constexpr double CACHE = 32 << 20;  // bytes; maps of more sweep the caches
 
 // Running sums of a pixel: for few channels both neighbours of a row side by side, one load each.
 template <int B>
@@ -42,9 +42,11 @@ struct Grid : Axes<BYTES> {
     explicit Grid(const Shape& s) : Axes<BYTES>(s) {}
 };
 
+// `ahead` is where the tap's maps to be fetched meanwhile begin. Here offset_j and, on the taps' diagonal, the maps of F
+// rows are; `gather` fetches the other two.
 template <class Op, int BYTES, int B, bool WHOLE>
 VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count,
-                                 Reads& reads) {
+                                 int64_t ahead, Reads& reads) {
     constexpr int N = BYTES / 4;
     typedef Vec<float, N> V;
     typedef Vec<int32_t, N> I;
@@ -56,6 +58,12 @@ VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_
     const int32_t pitch = static_cast<int32_t>(s.pitch() * B);
     for (int p = 0; p < count; p += N) {
         const int left = WHOLE ? N : count - p;
+        const bool line = N == 16 || p % 16 == 0;  // a new one
+        if (line) fetch(job.offset_j + ahead + p);
+        if (line && Op::SEPARABLE && row == column) {
+            const int64_t few = row * s.pixels() + start + AHEAD + p;
+            fetch(job.vertical + few), fetch(job.horizontal + few);
+        }
         V down, right;
         const V moved_i = load_some<V>(offset_i + p, left), moved_j = load_some<V>(offset_j + p, left);
         const I y = Op::template split<false>(grid.rows, moved_i, load<I>(grid.row + p) + i, down);
@@ -104,7 +112,7 @@ VFIKIT_INLINE void read_all(const float* above, const float* below, const Reads&
     (read<K, BYTES, B>(above, below, reads, p, sum[K]), ...);
 }
 
-// G taps of a chunk; `ahead` is where the maps to be fetched meanwhile begin.
+// G taps of a chunk.
 template <class Op, int BYTES, int B, int G, bool WHOLE>
 VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count, int64_t ahead,
                           float* sums) {
@@ -113,43 +121,36 @@ VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, 
     const int64_t step = job.step, row = job.s.pitch() * B;
     const float *above = job.packed + job.s.base() * B, *below = above + row;  // pixels (0, 0) and (1, 0)
     Reads reads[G];
-    for (int g = 0; g < G; ++g) prepare_chunk<Op, BYTES, B, WHOLE>(job, grid, tap + g, start, count, reads[g]);
+    for (int g = 0; g < G; ++g)
+        prepare_chunk<Op, BYTES, B, WHOLE>(job, grid, tap + g, start, count, ahead + g * step, reads[g]);
     for (int p = 0; p < count; p += N) {
         V sum[N];
         for (int k = 0; k < N; ++k) sum[k] = tap == 0 ? V{} : load<V>(sums + (p + k) * WIDTH<B>);
 #pragma GCC unroll 1
         for (int g = 0; g < G; ++g) {
-            if (p % 16 == 0) {
-                __builtin_prefetch(job.weight + ahead + g * step + p, 0, 2);
-                __builtin_prefetch(job.offset_i + ahead + g * step + p, 0, 2);
-                __builtin_prefetch(job.offset_j + ahead + g * step + p, 0, 2);
-            }
+            if (p % 16 == 0) fetch(job.weight + ahead + g * step + p);
+            if (p % 16 == 16 - N) fetch(job.offset_i + ahead + g * step + p);
             read_all<BYTES, B>(above, below, reads[g], p, sum, std::make_integer_sequence<int, N>());
         }
         for (int k = 0; k < N; ++k) store(sums + (p + k) * WIDTH<B>, sum[k]);
     }
 }
 
-// The same of the maps of F rows, of which each group of taps fetches its share.
-VFIKIT_INLINE void fetch_few(const Job& job, int64_t first, int64_t start) {
-    for (int64_t map = first; map < job.s.kernel; map += job.s.taps() / GROUP)
-        for (int64_t p = map * job.s.pixels() + start, end = p + CHUNK; p < end; p += 16) {
-            __builtin_prefetch(job.vertical + p, 0, 2);
-            __builtin_prefetch(job.horizontal + p, 0, 2);
-        }
-}
-
-template <int B>
-VFIKIT_INLINE void finish(const Job& job, int64_t start, int count, const float* sums) {
+// `past`: the output goes past the caches, which the maps sweep before it is read.
+template <int BYTES, int B>
+VFIKIT_INLINE void finish(const Job& job, int64_t start, int count, bool past, const float* sums) {
     for (int b = 0; b < B && job.first + b < job.s.channels; ++b) {
         float* to = job.output + (job.first + b) * job.s.pixels() + start;
         const float* from = sums + b;
-        if constexpr (B == 1)
-            for (int p = 0; p < count; ++p) to[p] = (from[4 * p] + from[4 * p + 1]) + (from[4 * p + 2] + from[4 * p + 3]);
-        else if constexpr (B <= 4)
-            for (int p = 0; p < count; ++p) to[p] = from[8 * p] + from[8 * p + B];
+        alignas(64) float line[CHUNK];
+        for (int p = 0; p < count; ++p)
+            if constexpr (B == 1) line[p] = (from[4 * p] + from[4 * p + 1]) + (from[4 * p + 2] + from[4 * p + 3]);
+            else if constexpr (B <= 4) line[p] = from[8 * p] + from[8 * p + B];
+            else line[p] = from[B * p];
+        if (past && count == CHUNK && reinterpret_cast<uintptr_t>(to) % 64 == 0)
+            for (int p = 0; p < CHUNK; p += BYTES / 4) stream(to + p, load<Vec<float, BYTES / 4>>(line + p));
         else
-            for (int p = 0; p < count; ++p) to[p] = from[B * p];
+            for (int p = 0; p < count; ++p) to[p] = line[p];
     }
 }
 
@@ -178,8 +179,9 @@ VFIKIT_INLINE void lay_out(const Job& job, int64_t start, int count) {
     }
 }
 
+// Output pixels [start, end), `start` a multiple of CHUNK.
 template <class Op, int BYTES, int B>
-VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
+VFIKIT_INLINE void forward_part(const Job& job, int64_t start, int64_t end) {
     const Shape& s = job.s;
     Job chunk = job;
     if (job.planes) {
@@ -188,32 +190,34 @@ VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
     }
     alignas(64) float sums[CHUNK * WIDTH<B>];
     Grid<BYTES> grid(s);
-    const int64_t end = start + BAND < s.pixels() ? start + BAND : s.pixels();
-    int64_t slot = 0;  // which part of the next band is fetched
+    const bool past = 12.0 * s.batch * s.taps() * s.pixels() >= CACHE;
     for (int64_t at = start; at < end; at += CHUNK) {
         const int count = static_cast<int>(end - at < CHUNK ? end - at : CHUNK);
         locate<CHUNK>(s, at, count, grid.row, grid.column);
-        const int64_t from = job.planes ? 0 : at;
         if (job.planes) lay_out(job, at, count);
+        const int64_t from = job.planes ? 0 : at;
         int64_t t = 0;
-        for (; t + GROUP <= s.taps(); t += GROUP, ++slot) {
-            const int64_t part = slot % (BAND / CHUNK) * CHUNK, group = slot / (BAND / CHUNK) * GROUP;
-            const int64_t ahead = job.planes ? 0 : group * s.pixels() + start + BAND + part;
-            if (Op::SEPARABLE) fetch_few(job, group / GROUP, start + BAND + part);
+        for (; t + GROUP <= s.taps(); t += GROUP) {
+            const int64_t ahead = job.planes ? 0 : t * s.pixels() + at + AHEAD;
             if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(chunk, grid, t, from, CHUNK, ahead, sums);
             else gather<Op, BYTES, B, GROUP, false>(chunk, grid, t, from, count, ahead, sums);
         }
-        for (; t < s.taps(); ++t)
-            gather<Op, BYTES, B, 1, false>(chunk, grid, t, from, count, job.planes ? 0 : t * s.pixels() + end, sums);
-        finish<B>(job, at, count, sums);
+        for (; t < s.taps(); ++t) {
+            const int64_t ahead = job.planes ? 0 : t * s.pixels() + at + AHEAD;
+            gather<Op, BYTES, B, 1, false>(chunk, grid, t, from, count, ahead, sums);
+        }
+        finish<BYTES, B>(job, at, count, past, sums);
     }
+    if (past) arrive();
 }
 
-// forward_band of an op for each block of channels, and `forward_kernel(block)`, which picks one.
+// forward_part of an op for each block of channels, and `forward_kernel(block)`, which picks one.
 #define VFIKIT_FORWARD_OF(Op, B)                                                                                  \
     template <int BYTES>                                                                                          \
-    VFIKIT_INLINE void forward_##B(const Job& job, int64_t start) { forward_band<Op, BYTES, B>(job, start); }     \
-    VFIKIT_DISPATCH(forward_block_##B, forward_##B, (const Job& job, int64_t start), (job, start))
+    VFIKIT_INLINE void forward_##B(const Job& job, int64_t start, int64_t end) {                                  \
+        forward_part<Op, BYTES, B>(job, start, end);                                                              \
+    }                                                                                                             \
+    VFIKIT_DISPATCH(forward_block_##B, forward_##B, (const Job& job, int64_t start, int64_t end), (job, start, end))
 #define VFIKIT_FORWARD(Op)                                                                                        \
     VFIKIT_FORWARD_OF(Op, 1)                                                                                      \
     VFIKIT_FORWARD_OF(Op, 3)                                                                                      \
@@ -227,7 +231,7 @@ VFIKIT_INLINE void forward_band(const Job& job, int64_t start) {
                : block == 8 ? forward_block_8()                                                                   \
                             : forward_block_16();                                                                 \
     }
-typedef void (*ForwardKernel)(const Job& job, int64_t start);
+typedef void (*ForwardKernel)(const Job& job, int64_t start, int64_t end);
 
 // How many channels to pack at once: all that is left, within 4.5 % of what the call reads and writes, and at least
 // four (which stays under 5 % from F = 5 on, three channels taking three).
@@ -239,12 +243,19 @@ inline int64_t channels_at_once(const Shape& s, int64_t left, int64_t passes) {
     return room >= 16 ? 16 : room >= 8 ? 8 : 4;
 }
 
+// How many pixels a thread takes at once, in whole chunks: many, as nothing has fetched the first ones' maps, but enough
+// parts for all threads.
+inline int64_t part_size(const Shape& s, int64_t threads) {
+    const int64_t chunks = s.pixels() / (8 * threads * CHUNK);
+    return CHUNK * (chunks < 8 ? 8 : chunks < 512 ? chunks : 512);
+}
+
 // `last`: the taps of a pixel lie side by side in the maps.
 template <class Op>
 int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_t block), int64_t threads,
             bool last = false) {
     const Shape& s = whole.s;
-    const int64_t most = channels_at_once(s, s.channels, 1), bands = (s.pixels() + BAND - 1) / BAND;
+    const int64_t most = channels_at_once(s, s.channels, 1), part = part_size(s, threads);
     Scratch scratch(s.packed() * most * sizeof(float) + 64);
     Scratch planes(last ? threads * planes_size(s) * sizeof(float) : 0);
     float* packed = scratch.as<float>();
@@ -262,12 +273,11 @@ int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_
             if (block == 8) pack<Op, 8>(s, frame, job.first, threads, packed);
             if (block == 16) pack<Op, 16>(s, frame, job.first, threads, packed);
             const ForwardKernel kernel = choose(block);
-            parallel((bands + BANDS - 1) / BANDS, threads, [&](int64_t item, int64_t thread) {
+            parallel((s.pixels() + part - 1) / part, threads, [&](int64_t item, int64_t thread) {
                 const FlushSubnormals flush;
                 Job own = job;
                 if (last) own.planes = planes.as<float>() + thread * planes_size(s);
-                for (int64_t band = item * BANDS; band < bands && band < (item + 1) * BANDS; ++band)
-                    kernel(own, band * BAND);
+                kernel(own, item * part, (item + 1) * part < s.pixels() ? (item + 1) * part : s.pixels());
             });
         }
     }
