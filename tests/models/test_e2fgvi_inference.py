@@ -1,5 +1,7 @@
 """Sliding windows: what is filled, what stays, what is remembered, and the published program's arithmetic."""
 
+import sys
+import weakref
 from collections.abc import Iterator
 from unittest import mock
 
@@ -10,6 +12,7 @@ from torch import Tensor
 from vfikit.inference import WHOLE, dilate, surroundings
 from vfikit.models.e2fgvi import Settings, stream, windows
 from vfikit.models.e2fgvi.published import published_padding
+from vfikit.models.e2fgvi.shelf import Shelf
 
 from .test_e2fgvi import toy
 
@@ -114,26 +117,62 @@ def test_going_on_gives_the_same(rule: dict[str, int | None]) -> None:
 
 
 @pytest.mark.parametrize("start", [0, 40])
-def test_memory_does_not_grow_with_the_clip(start: int) -> None:
+def test_memory_does_not_grow_with_the_clip(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """How far a window reaches bounds what is read ahead; what no window needs is forgotten, or not kept at all."""
-    net, settings, held = toy(), Settings(stride=2, step=3, nearest=2), []
-    alive: list[int] = []
+    net, settings = toy(), Settings(stride=2, step=3, nearest=2)
+    shelves: list[Shelf] = []
+    held: list[int] = []
+    blocks: list[int] = []
+    read: list[weakref.ref[Tensor]] = []
 
-    class Tracked:
-        def __del__(self) -> None:
-            alive.pop()
+    class Watched(Shelf):
+        def __init__(self) -> None:
+            super().__init__()
+            shelves.append(self)
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        mask = torch.zeros(1, 1, 8, 8)
+        mask[..., 3:5, 3:5] = 1
         for _ in range(100):
+            held.append(max(len(shelf.places) for shelf in shelves))
+            blocks.append(sum(len(shelf.blocks) for shelf in shelves))
+            assert sum(frame() is not None for frame in read) <= 1, "a copy is kept, in its place"
             frame = torch.rand(1, 3, 8, 8)
-            frame.tracked = Tracked()  # type: ignore[attr-defined]
-            alive.append(1)
-            held.append(len(alive))
-            yield frame, torch.zeros(1, 1, 8, 8)
+            read.append(weakref.ref(frame))
+            yield frame, mask
 
+    monkeypatch.setattr(sys.modules[stream.__module__], "Shelf", Watched)
     assert len(list(map(type, stream(net, pairs(), settings, WHOLE, start)))) == 100 - start
+    assert len(shelves) == 5
     assert max(held) <= 2 * (2 + 3 * 2) + 2 * 2 + 3
     assert max(held[: start + 30]) >= max(held) - 1
+    assert blocks[-1] == blocks[start + 30] <= 12
+
+
+def test_frames_given_back_stay_as_they_are() -> None:
+    """Their places are used again."""
+    frames, masks = clip(40, 8, 8)
+    filled = list(stream(toy(), zip(frames.unbind(1), (0 * masks).unbind(1)), Settings(stride=2, step=3, nearest=1)))
+    assert torch.equal(torch.stack(filled, dim=1), frames)
+
+
+def test_a_shelf_uses_its_places_again() -> None:
+    shelf = Shelf()
+
+    def go_on(index: int) -> None:
+        shelf[index] = torch.full((2, 3), index)
+        shelf.keep(lambda k: k % 10 == 0 or k > index - 4)
+
+    for index in range(100):
+        go_on(index)
+    assert sorted(shelf.places) == [*range(0, 91, 10), 96, 97, 98, 99]
+    assert all(shelf[k].unique().tolist() == [k] for k in shelf.places)
+    assert len(shelf.blocks) == 2
+    shelf[99] = torch.zeros(2, 3, dtype=torch.long)
+    assert not shelf[99].any()
+    assert 1 not in shelf
+    with pytest.raises(KeyError):
+        shelf[1]
 
 
 def test_cropped_to_the_surroundings() -> None:
@@ -181,6 +220,13 @@ def test_published_padding_mirrors_the_edge() -> None:
     assert padded[0, 0, 30:, 0].tolist() == list(range(29, -1, -1))
     with pytest.raises(ValueError, match="a side of 29 pixels cannot be mirrored"):
         published_padding(x[:, :, 1:])
+
+
+def test_frames_of_two_sizes() -> None:
+    pairs = ((torch.rand(1, 3, 8, size), torch.zeros(1, 1, 8, size)) for size in (8, 8, 12))
+    expected = r"stream: frame 2 is \(1, 3, 8, 12\), expected \(1, 3, 8, 8\) like the first"
+    with pytest.raises(ValueError, match=expected):
+        list(stream(toy(), pairs))
 
 
 def test_wrong_input() -> None:

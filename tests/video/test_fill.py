@@ -1,5 +1,6 @@
 """Whole clips with a hole: masks of every kind, what stays, sound, going on, and what is refused."""
 
+import weakref
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -85,6 +86,21 @@ def test_a_folder_with_a_mask_for_each_frame_stays_exact(tmp_path: Path) -> None
         assert torch.equal(made, expected)
     untouched = tmp_path / "out" / "000002.png"
     assert untouched.read_bytes() == (tmp_path / "frames" / "2.png").read_bytes()
+
+
+def test_frames_with_a_hole_are_not_held(tmp_path: Path, clip: Path, mask: Path) -> None:
+    """They are in the hands of what fills them; a frame read is let go of when the next is."""
+    read: list[weakref.ref[Tensor]] = []
+
+    def fill(pairs: Iterator[tuple[Tensor, Tensor]], start: int, area: Tensor | None) -> Iterator[Tensor]:
+        made = []
+        for frame, mask in pairs:
+            assert sum(each() is not None for each in read) <= 1
+            read.append(weakref.ref(frame.untyped_storage()))
+            made.append(frame * (1 - mask))
+        yield from made
+
+    assert inpaint_clip(clip, mask, tmp_path / "out", fill).frames == len(read) == 7
 
 
 def test_a_video_of_masks(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

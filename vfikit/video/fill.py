@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..files import InputError, atomic
 from .encode import common_base
-from .frames import Frame, Info
+from .frames import Frame, Info, made
 from .images import IMAGES, ImageReader, numbered, read_image
 from .job import Reader, check_output, kept_if_stopped, key_of, open_clip, open_sink
 from .reader import VideoReader
@@ -95,7 +95,8 @@ class _Job:
         self, reader: Reader, holes: Iterator[Tensor], mask: Path, progress: Callable[[int, int | None], None] | None
     ) -> None:
         self.reader, self.holes, self.mask, self.progress = reader, holes, mask, progress
-        self.waiting: deque[tuple[Frame, bool]] = deque()  # read, not yet written
+        # read, not yet written: time, duration, and the frame if it has no hole; others are in ``fill``'s hands
+        self.waiting: deque[tuple[Fraction, Fraction, Frame | None]] = deque()
         self.holed = self.read = 0
 
     def write(self, fill: Fill, area: Tensor | None, sink: Sink, work: Work, length: int) -> tuple[Parts, int]:
@@ -112,10 +113,9 @@ class _Job:
 
     def filled(self, fill: Fill, start: int, area: Tensor | None) -> Iterator[Frame]:
         for rgb in fill(self.pairs(start), start, area):
-            frame, holed = self.waiting.popleft()
-            self.holed += holed
-            picture = rgb[0].cpu()
-            yield Frame(frame.time, frame.duration, lambda picture=picture: picture) if holed else frame  # type: ignore[misc]
+            moment, duration, untouched = self.waiting.popleft()
+            self.holed += untouched is None
+            yield untouched or made(rgb[0].cpu(), moment, duration)
             if self.progress:
                 self.progress(1, self.reader.info.count)
 
@@ -125,7 +125,7 @@ class _Job:
             if hole is None:
                 raise InputError(f"{self.mask}: holds {index} masks, expected one for each frame of the clip")
             if index >= start:
-                self.waiting.append((frame, bool(hole.any())))
+                self.waiting.append((frame.time, frame.duration, None if hole.any() else frame))
             yield frame.rgb[None], hole[None]
         if not for_all_frames(self.mask) and next(self.holes, None) is not None:
             print(f"warning: {self.mask}: holds more masks than the clip has frames", file=sys.stderr)

@@ -5,7 +5,6 @@ decoded, nor is more of the others than holds a window's holes; what no window w
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ...inference import WHOLE, Box, check_video, dilate, pad_to_multiple, surroundings
 from .published import published_padding
+from .shelf import Shelf
 from .windows import Settings, Window
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ def inpaint(net: "E2FGVINet", frames: Tensor, masks: Tensor, settings: Settings)
         raise ValueError(f"inpaint: masks are {tuple(masks.shape)}, expected {expected}")
     box = WHOLE if settings.crop is None else surroundings(masks > 0, settings.crop + settings.dilation)
     pairs = zip(frames.unbind(1), masks.expand(-1, length, -1, -1, -1).unbind(1), strict=True)
-    return torch.stack(list(stream(net, pairs, settings, box)), dim=1)
+    result = torch.empty_like(frames)
+    for place, filled in zip(result.unbind(1), stream(net, pairs, settings, box), strict=True):
+        place.copy_(filled)
+    return result
 
 
 @torch.no_grad()
@@ -63,23 +66,19 @@ def stream(
         yield clip.finished(index)
 
 
-@dataclass
-class _Frame:
-    original: Tensor  # (N, 3, H, W)
-    hole: Tensor  # (N, 1, h, w) of the box, grown
-    features: Tensor | None = None  # (N, C, h / 4, w / 4)
-    filled: Tensor | None = None  # (N, 3, h, w) in [0, 1], in holes: the sum of what all windows made, or their blend
-    visits: int = 0
-
-
 class _Clip:
     """The frames that windows still need, with what was made of them."""
 
     def __init__(self, net: "E2FGVINet", pairs: Iterator[tuple[Tensor, Tensor]], settings: Settings, box: Box) -> None:
         self.net, self.pairs, self.settings, self.box = net, pairs, settings, box
-        self.frames: dict[int, _Frame] = {}
-        self.flows: dict[int, tuple[Tensor, Tensor]] = {}  # from frame k to k + 1, and back
+        self.originals = Shelf()  # (N, 3, H, W)
+        self.holes = Shelf()  # (N, 1, h, w) of the box, grown
+        self.features = Shelf()  # (N, C, h / 4, w / 4)
+        self.flows = Shelf()  # from frame k to k + 1, and back: (2, N, 2, h / 4, w / 4)
+        self.filled = Shelf()  # (N, 3, h, w) in [0, 1], in holes: the sum of what all windows made, or their blend
+        self.visits: dict[int, int] = {}
         self.length = 0
+        self.shape: torch.Size | None = None  # of all frames
         self.like = next(net.parameters())
 
     def read(self, centre: int) -> int:
@@ -93,86 +92,93 @@ class _Clip:
             if pair is None:
                 break
             original, mask = pair
-            if original.ndim != 4 or mask.shape != (original.shape[0], 1, *original.shape[2:]):
-                got = f"frame {self.length} is {tuple(original.shape)}, its mask {tuple(mask.shape)}"
-                raise ValueError(f"stream: {got}, expected (N, 3, H, W) and (N, 1, H, W)")
+            self.check(original, mask)
             if self.settings.keeps(self.length, centre):
                 hole = dilate((mask > 0).to(self.like.device), self.settings.dilation)
-                self.frames[self.length] = _Frame(original, hole[..., self.box[0], self.box[1]])
+                self.originals[self.length] = original
+                self.holes[self.length] = hole[..., self.box[0], self.box[1]]
             self.length += 1
         return self.length
 
+    def check(self, original: Tensor, mask: Tensor) -> None:
+        if original.ndim != 4 or mask.shape != (original.shape[0], 1, *original.shape[2:]):
+            got = f"frame {self.length} is {tuple(original.shape)}, its mask {tuple(mask.shape)}"
+            raise ValueError(f"stream: {got}, expected (N, 3, H, W) and (N, 1, H, W)")
+        self.shape = self.shape or original.shape
+        if original.shape != self.shape:
+            got = f"frame {self.length} is {tuple(original.shape)}"
+            raise ValueError(f"stream: {got}, expected {tuple(self.shape)} like the first")
+
     def forget(self, centre: int) -> None:
-        self.frames = {k: frame for k, frame in self.frames.items() if self.settings.keeps(k, centre)}
-        self.flows = {k: flow for k, flow in self.flows.items() if k >= centre - self.settings.stride}
+        """What neither a window around ``centre`` nor a later one looks at, nor is still to be given back."""
+        for shelf in (self.originals, self.holes, self.features):
+            shelf.keep(lambda k: self.settings.keeps(k, centre))
+        first = centre - self.settings.stride
+        for shelf in (self.flows, self.filled):
+            shelf.keep(lambda k: k >= first)
+        self.visits = {k: count for k, count in self.visits.items() if k >= first}
 
     def fill(self, window: Window) -> None:
         """One pass of the network; frames without a hole are seen, not made."""
-        wanted = [k for k in window.local if self.frames[k].hole.any()]
+        wanted = [k for k in window.local if self.holes[k].any()]
         if not wanted:
             return
         self.encode([*window.local, *window.references])
-        features = torch.stack([self.features(k) for k in window.local], dim=1)
+        features = torch.stack([self.features[k] for k in window.local], dim=1)
         features = self.net.propagation(features, *self.flows_of(window.local))
-        features = torch.cat([features, *(self.features(k)[:, None] for k in window.references)], dim=1)
+        features = torch.cat([features, *(self.features[k][:, None] for k in window.references)], dim=1)
         last = wanted[-1] - window.local[0] + 1
         features = features[:, :last] + self.net.attend(features, last)
-        box = surroundings(torch.stack([self.frames[index].hole for index in wanted]), 0)
+        box = surroundings(torch.stack([self.holes[index] for index in wanted]), 0)
         made = self.net.decode(features[:, [index - window.local[0] for index in wanted]], box)
         for index, part in zip(wanted, made.unbind(1), strict=True):
-            self.blend(self.frames[index], part, box)
-
-    def features(self, index: int) -> Tensor:
-        features = self.frames[index].features
-        assert features is not None
-        return features
+            self.blend(index, part, box)
 
     def encode(self, indices: Iterable[int]) -> None:
-        missing = [index for index in indices if self.frames[index].features is None]
+        missing = [index for index in indices if index not in self.features]
         if missing:
             features = self.net.encode(torch.stack([self.prepared(index) for index in missing], dim=1))
             for index, each in zip(missing, features.unbind(1), strict=True):
-                self.frames[index].features = each.clone()  # a view would hold all of them
+                self.features[index] = each
 
     def prepared(self, index: int) -> Tensor:
         """What the network sees of a frame: in [-1, 1], holes 0, padded."""
-        frame = self.frames[index]
-        seen = (2 * frame.original[..., self.box[0], self.box[1]].to(self.like) - 1) * ~frame.hole
+        original = self.originals[index][..., self.box[0], self.box[1]]
+        seen = (2 * original.to(self.like) - 1) * ~self.holes[index]
         return published_padding(seen) if self.settings.padding == "published" else pad_to_multiple(seen, 4)
 
     def flows_of(self, local: range) -> tuple[Tensor, Tensor]:
+        if len(local) == 1:
+            return self.net.flows(self.prepared(local[0])[:, None])
         missing = [k for k in local[:-1] if k not in self.flows]
         if missing:
             seen = torch.stack([self.prepared(k) for k in range(missing[0], local[-1] + 1)], dim=1)
-            for k, *both in zip(range(missing[0], local[-1]), *(flow.unbind(1) for flow in self.net.flows(seen))):
-                self.flows[k] = (both[0], both[1])
-        if len(local) == 1:
-            return self.net.flows(self.prepared(local[0])[:, None])
-        ahead, back = zip(*(self.flows[k] for k in local[:-1]))
-        return torch.stack(ahead, dim=1), torch.stack(back, dim=1)
+            both = torch.stack(self.net.flows(seen))
+            for k, flows in zip(range(missing[0], local[-1]), both.unbind(2), strict=True):
+                self.flows[k] = flows
+        ahead, back = torch.stack([self.flows[k] for k in local[:-1]], dim=2)
+        return ahead, back
 
-    def blend(self, frame: _Frame, made: Tensor, box: Box) -> None:
+    def blend(self, index: int, made: Tensor, box: Box) -> None:
         """All windows count alike; published, each as much as all before it, in whole grey levels."""
         made = ((made + 1) / 2).float()
-        if frame.filled is None:
-            frame.filled = made.new_zeros(*made.shape[:2], *frame.hole.shape[2:])
-        filled = frame.filled[..., box[0], box[1]]
+        if index not in self.filled:
+            self.filled[index] = made.new_zeros(*made.shape[:2], *self.holes[index].shape[2:])
+        filled, visits = self.filled[index][..., box[0], box[1]], self.visits.get(index, 0)
         if self.settings.padding == "published":
             made = (255 * made).floor() / 255
-            filled.copy_((filled + made) / 2 if frame.visits else made)
-            frame.visits = 1
+            filled.copy_((filled + made) / 2 if visits else made)
+            self.visits[index] = 1
         else:
             filled.add_(made)
-            frame.visits += 1
+            self.visits[index] = visits + 1
 
     def finished(self, index: int) -> Tensor:
         """The frame as it came, but for its holes."""
-        frame = self.frames[index]
-        if frame.filled is None:
-            return frame.original
-        result = frame.original.clone()
-        place = result[..., self.box[0], self.box[1]]
-        filled, hole = (x.to(result.device) for x in (frame.filled / frame.visits, frame.hole))
-        place.copy_(torch.where(hole, filled.to(result.dtype), place))
-        frame.filled = None
+        result = self.originals[index].clone()
+        if index in self.filled:
+            place = result[..., self.box[0], self.box[1]]
+            mean = self.filled[index] / self.visits[index]
+            filled, hole = (x.to(result.device) for x in (mean, self.holes[index]))
+            place.copy_(torch.where(hole, filled.to(result.dtype), place))
         return result
