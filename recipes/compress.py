@@ -62,8 +62,8 @@ class Config:
     """Modules (paths, or names inside paths) that alone are cut; --ratio then counts their parameters, 2 by default."""
     round_to: int = 16
     """Widths that reach it are multiples of it: CPUs compute 16 channels at a time, GPUs 8 in half precision."""
-    steps: int = 600
-    """Steps of fine-tuning."""
+    steps: int | None = None
+    """Steps of fine-tuning; as the model's task has it where left out (600)."""
     sparsify_steps: int | None = None
     """Steps of sparsifying; a twentieth of --steps where left out, a quarter for whole channels."""
     train_steps: int = 600
@@ -111,12 +111,12 @@ def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> Sh
     print(f"{len(coupling.groups)} groups of channels; permuting them changes the output by {change:.0e}")
     print(f"1/6 sparsify: {config.sparsifier}")
     whole = config.sparsifier != "obproxsg"
+    assert config.rule is not None and config.steps is not None
     steps = max(1, config.steps // (4 if whole else 20)) if config.sparsify_steps is None else config.sparsify_steps
     how = (full, coupling.groups, config.sparsifier, config.target**-0.5, steps)
     sparse, zero = sparsify(fitting, *how) if steps else Sparse(full, [])
     densities = compress.density(sparse)
     print("2/6 density", densities.table(), sep="\n")
-    assert config.rule is not None
     plan = compress.plan(
         *(full, coupling, densities.layers, config.rule),
         ratio=config.ratio,
@@ -212,7 +212,11 @@ def check(config: Config) -> tuple[Task, Defaults, Config]:
     if (config.ratio, config.macs, config.latency) == (None, None, None):
         ratio, macs = (2.0, None) if config.only else (usual.ratio, usual.macs)
         config = replace(config, ratio=ratio, macs=macs)
-    return task, usual._replace(**given), replace(config, rule=config.rule or usual.rule)
+    return (
+        task,
+        usual._replace(**given),
+        replace(config, rule=config.rule or usual.rule, steps=config.steps or usual.steps),
+    )
 
 
 def main(config: Config) -> None:
@@ -229,8 +233,8 @@ def main(config: Config) -> None:
 
     small, densities, zero = shrunk(config, fitting, full, inputs, room)
     raw = task.quality(small.eval(), data.test, config.limit or None).psnr
-    print(f"5/6 fine-tune: {config.steps} steps")
-    small = fine_tune(fitting, small, full.eval().requires_grad_(False), config.steps, room / "small.pt")
+    print(f"5/6 fine-tune: {chosen.steps} steps")
+    small = fine_tune(fitting, small, full.eval().requires_grad_(False), chosen.steps, room / "small.pt")
     print(f"6/6 report; PSNR before fine-tuning was {raw:.2f} dB")
     path = folder / "compressed.safetensors"
     checkpoints.save(small, path, compressed_from=source, route=config.route, seed=config.seed)

@@ -16,6 +16,7 @@ class Defaults(NamedTuple):
     size: tuple[int, int]  # of the held-out items: quality, cost and time are measured on them
     pool: int  # made-up items to train on, kept in memory
     lr: float = 2e-3
+    steps: int = 600  # of fine-tuning
     rule: Rule = "consumer"  # how widths are planned
     ratio: float | None = 8.0  # times fewer parameters, or
     macs: float | None = None  # multiply-accumulates
