@@ -110,13 +110,13 @@ def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> Sh
     change = compress.check_groups(full, coupling.groups, sizes)
     print(f"{len(coupling.groups)} groups of channels; permuting them changes the output by {change:.0e}")
     print(f"1/6 sparsify: {config.sparsifier}")
-    whole = config.sparsifier != "obproxsg"
-    assert config.rule is not None and config.steps is not None
-    steps = max(1, config.steps // (4 if whole else 20)) if config.sparsify_steps is None else config.sparsify_steps
+    steps, whole = config.steps or fitting.task.DEFAULTS.steps, config.sparsifier != "obproxsg"
+    steps = max(1, steps // (4 if whole else 20)) if config.sparsify_steps is None else config.sparsify_steps
     how = (full, coupling.groups, config.sparsifier, config.target**-0.5, steps)
     sparse, zero = sparsify(fitting, *how) if steps else Sparse(full, [])
     densities = compress.density(sparse)
     print("2/6 density", densities.table(), sep="\n")
+    assert config.rule is not None
     plan = compress.plan(
         *(full, coupling, densities.layers, config.rule),
         ratio=config.ratio,
@@ -212,11 +212,7 @@ def check(config: Config) -> tuple[Task, Defaults, Config]:
     if (config.ratio, config.macs, config.latency) == (None, None, None):
         ratio, macs = (2.0, None) if config.only else (usual.ratio, usual.macs)
         config = replace(config, ratio=ratio, macs=macs)
-    return (
-        task,
-        usual._replace(**given),
-        replace(config, rule=config.rule or usual.rule, steps=config.steps or usual.steps),
-    )
+    return task, usual._replace(**given), replace(config, rule=config.rule or usual.rule)
 
 
 def main(config: Config) -> None:
