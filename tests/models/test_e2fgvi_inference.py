@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vfikit.inference import WHOLE, dilate, surroundings
-from vfikit.models.e2fgvi import Settings, stream, windows
+from vfikit.models.e2fgvi import Settings, decoder, stream, windows
 from vfikit.models.e2fgvi.published import published_padding
 from vfikit.models.e2fgvi.shelf import Shelf
 
@@ -82,6 +82,21 @@ def test_a_part_is_decoded_as_within_the_whole(corners: bool, rows: tuple[int, i
     with torch.no_grad():
         whole, part = net.decode(features), net.decode(features, (slice(*rows), slice(*columns)))
     torch.testing.assert_close(part, whole[..., slice(*rows), slice(*columns)])
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize("rows", [slice(None), slice(3, 18)], ids=str)
+def test_bands_of_rows_are_decoded_as_the_whole(corners: bool, rows: slice, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = toy(corners=corners)
+    features = torch.randn(1, 2, net.config.features, 5, 7)
+    with torch.no_grad():
+        whole = net.decoder(features[0]).tanh()[None]
+        monkeypatch.setattr(decoder, "BAND", 1)
+        monkeypatch.setattr(decoder, "LEAST_ROWS", 4)
+        with mock.patch.object(decoder, "decode_within", wraps=decoder.decode_within) as within:
+            banded = net.decode(features, (rows, slice(None)))
+    assert within.call_count == len(range(20)[rows][::4])
+    torch.testing.assert_close(banded, whole[..., rows, :])
 
 
 def test_no_more_is_decoded_than_holds_the_holes() -> None:

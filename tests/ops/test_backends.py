@@ -6,6 +6,7 @@ import vfikit.ops
 from vfikit.ops import _cpu
 
 from ..fresh import python
+from .kernels import needs_kernels
 
 RUN = """
 import warnings
@@ -37,3 +38,24 @@ def test_kernels_can_be_required() -> None:
         assert done.stdout.startswith("adacof cpu cpp (compiled library); "), done.stderr
     else:
         assert "ImportError: vfikit: native CPU kernels are not in use" in done.stderr
+
+
+FIRST_CALLS = """
+import sys
+import torch
+from vfikit.ops import adacof, attention, conv3x3, deform_conv2d, dsepconv
+x, maps = torch.rand(1, 4, 9, 9), torch.rand(4, 1, 4, 8, 8)
+adacof(x, *maps[:3])
+dsepconv(x, *torch.rand(2, 1, 2, 8, 8), *maps[:3])
+deform_conv2d(x, torch.rand(1, 18, 9, 9), torch.rand(4, 4, 3, 3), padding=1)
+conv3x3(x, torch.rand(4, 4, 3, 3))
+attention(*torch.rand(3, 1, 1, 9, 8))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+@needs_kernels
+def test_the_first_call_of_a_kernel_imports_no_compiler() -> None:
+    """torch's takes a second and 70 MB."""
+    done = python(FIRST_CALLS)
+    assert done.stdout == "False\n", done.stderr

@@ -231,11 +231,11 @@ def _cuda_backward(
 
 if _cpu.available():
 
-    @_forward.register_kernel("cpu")
+    @torch.library.impl("vfikit::adacof", "cpu")
     def _(input, weight, offset_i, offset_j, dilation):  # type: ignore[no-untyped-def]
         return _native_forward(_cpu.launch, input, weight, offset_i, offset_j, dilation=dilation)
 
-    @_backward.register_kernel("cpu")
+    @torch.library.impl("vfikit::adacof_backward", "cpu")
     def _(grad, input, weight, offset_i, offset_j, dilation, with_input):  # type: ignore[no-untyped-def]
         inputs = (input, weight, offset_i, offset_j)
         return _native_backward(_cpu.launch, grad, *inputs, dilation=dilation, with_input=with_input)

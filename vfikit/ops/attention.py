@@ -87,7 +87,7 @@ def _flops(q: torch.Size, k: torch.Size, v: torch.Size, *others: Any, **more: An
 
 if _cpu.available():
 
-    @_forward.register_kernel("cpu")
+    @torch.library.impl("vfikit::attention", "cpu")
     def _(q, k, v):  # type: ignore[no-untyped-def]
         output = _empty(q)
         if q.dtype != torch.float32:

@@ -144,7 +144,7 @@ def _narrow(weight: Tensor, groups: int) -> bool:
 
 if _cpu.available():
 
-    @_forward.register_kernel("cpu")
+    @torch.library.impl("vfikit::conv3x3", "cpu")
     def _(input, weight, bias, padding, groups):  # type: ignore[no-untyped-def]
         if input.dtype != torch.float32:
             return _by_torch(input, weight, bias, padding, groups)

@@ -185,11 +185,11 @@ def _backward_flops(
 
 if _cpu.available():
 
-    @_forward.register_kernel("cpu")
+    @torch.library.impl("vfikit::deform_conv2d", "cpu")
     def _(input, offset, weight, bias, mask, stride, padding, dilation):  # type: ignore[no-untyped-def]
         return _deform_conv_cpu.forward(input, offset, weight, bias, mask, stride, padding, dilation)
 
-    @_backward.register_kernel("cpu")
+    @torch.library.impl("vfikit::deform_conv2d_backward", "cpu")
     def _(grad, input, offset, weight, mask, stride, padding, dilation, with_input):  # type: ignore[no-untyped-def]
         steps = (stride, padding, dilation)
         return _deform_conv_cpu.backward(grad, input, offset, weight, mask, steps, with_input)

@@ -249,11 +249,11 @@ def _cuda_backward(grad: Tensor, *inputs: Tensor, with_input: bool) -> _Six:
 
 if _cpu.available():
 
-    @_forward.register_kernel("cpu")
+    @torch.library.impl("vfikit::dsepconv", "cpu")
     def _(*inputs):  # type: ignore[no-untyped-def]
         return _native_forward(_cpu.launch, *inputs)
 
-    @_backward.register_kernel("cpu")
+    @torch.library.impl("vfikit::dsepconv_backward", "cpu")
     def _(*inputs):  # type: ignore[no-untyped-def]
         return _native_backward(_cpu.launch, *inputs[:-1], with_input=inputs[-1])
 

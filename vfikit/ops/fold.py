@@ -63,14 +63,18 @@ def _check_map(who: str, size: tuple[int, ...], kernel: int, padding: int, given
         )
 
 
+def turns_pay(x: Tensor) -> bool:
+    """On a CPU without gradients: each call uses the memory again that the one before left in the caches."""
+    return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def in_turn(function: Callable[[Tensor], Tensor], x: Tensor, count: int | None = None, axis: int = 0) -> Tensor:
     """``function`` of ``count`` items of ``x`` after the other where that saves memory and time, else of all at once.
 
-    That is on a CPU without gradients: each call uses the memory again that the one before left in the caches. Unless
-    given, ``count`` is as many items as are large enough to keep the CPU busy. Items lie along ``axis``.
+    Unless given, ``count`` is as many items as are large enough to keep the CPU busy. Items lie along ``axis``.
     """
     count = count or max(1, AT_ONCE * x.shape[axis] // max(1, x.numel()))
-    if x.shape[axis] <= count or not x.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if x.shape[axis] <= count or not turns_pay(x):
         return function(x)
     return torch.cat([function(items) for items in x.split(count, axis)], axis)
 

@@ -22,9 +22,9 @@ from ...layers.focal import FocalBlock, FusionFeedForward
 from ...layers.propagation import BidirectionalPropagation, DeformableAlignment
 from ...layers.spynet import SPyNet
 from ...ops import Conv3x3, SoftComposition, SoftSplit
-from ...ops.fold import in_turn
+from ...ops.fold import AT_ONCE, in_turn
 from ..pretrained import Pretrained
-from .decoder import SLOPE, decode_within, decoder
+from .decoder import SLOPE, decode, decoder
 from .published import published_keys
 from .stream import inpaint
 from .windows import Settings
@@ -151,7 +151,8 @@ class E2FGVINet(Pretrained):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Features (B, T, C, H / 4, W / 4) of each frame by itself."""
-        return in_turn(self.encoder, frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        flat = frames.flatten(0, 1)
+        return in_turn(self.encoder, flat, self.encoder.at_once(flat)).unflatten(0, frames.shape[:2])
 
     def attend(self, features: Tensor, keep: int | None = None) -> Tensor:
         """What the transformer adds to features (B, T, C, h, w), of the first ``keep`` frames (all: None)."""
@@ -164,9 +165,8 @@ class E2FGVINet(Pretrained):
 
     def decode(self, features: Tensor, box: Box = WHOLE) -> Tensor:
         """Frames (B, T, 3, 4 h, 4 w) in (-1, 1) of features (B, T, C, h, w), or the rows and columns of ``box``."""
-        decode = self.decoder if box == WHOLE else partial(decode_within, self.decoder, box=box)
         last = features.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # upsampled several times as fast
-        return in_turn(decode, last).tanh().unflatten(0, features.shape[:2])
+        return in_turn(partial(decode, self.decoder, box=box), last).tanh().unflatten(0, features.shape[:2])
 
     @torch.no_grad()
     def inpaint(self, frames: Tensor, masks: Tensor, **settings: Any) -> Tensor:
@@ -205,12 +205,17 @@ class Encoder(nn.Module):
             layers += [conv, nn.LeakyReLU(SLOPE, inplace=True)]
         self.stem = nn.Sequential(*layers)
         self.layers, self.concats = nn.ModuleList(), nn.ModuleList()
+        self.widest = stem[-1] + max(outputs for outputs, _ in grouped)
         inputs = stem[-1]
         for outputs, groups in grouped:
             self.layers.append(Conv3x3(inputs, outputs, groups=groups))
             inputs = stem[-1] + outputs
         for _, groups in grouped[1:]:
             self.concats.append(GroupConcat(groups))
+
+    def at_once(self, x: Tensor) -> int:
+        """How many of such frames are worth a call: their widest maps count, which are a quarter of the size."""
+        return max(1, 4 * AT_ONCE // (self.widest * x[0, 0].numel() // 16))
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.stem(x)
