@@ -144,7 +144,7 @@ int backward(Backward<T> job, const T* grad, const T* input, const T* weight, T*
     const Shape& s = job.s;
     const Slices& slices = job.slices;
     job.outputs = round_up(s.group_outputs(), SLICE);
-    const int64_t held = at_once(s, slices, 40, threads), number = sizeof(T), workers = threads < 1 ? 1 : threads;
+    const int64_t held = at_once(s, slices, 56, threads), number = sizeof(T), workers = threads < 1 ? 1 : threads;
     const int64_t frames_size = held * job.frame_size() + SLICE, step = s.groups * job.outputs;
     const int64_t gradient_size = slices.count * job.weight_rows() * job.outputs;
     const Scratch packed(slices.count * s.group_outputs() * job.padded_depth() * number), work(workers * job.scratch());
