@@ -59,12 +59,11 @@ def nan_where_the_reference_has_it(
 
 def registration(forward: Any, backward: Any, inputs: Inputs, grad: Tensor, *others: object) -> None:
     """torch's own check of both ops, on contiguous and on channels-last tensors."""
-    leaves = tuple(t.requires_grad_() for t in inputs)
-    opcheck(forward, (*leaves, *others), atol=1e-2, rtol=1e-2)
-    opcheck(forward, (leaves[0].to(memory_format=torch.channels_last), *leaves[1:], *others), atol=1e-2, rtol=1e-2)
-    for with_input in (False, True):
-        arguments = (grad, *(t.detach() for t in leaves), *others, with_input)
-        opcheck(backward, arguments, atol=1e-2, rtol=1e-2)
+    last = tuple(t.to(memory_format=torch.channels_last) for t in inputs)
+    for tensors in (inputs, (last[0], *inputs[1:]), last):
+        opcheck(forward, (*(t.detach().requires_grad_() for t in tensors), *others), atol=1e-2, rtol=1e-2)
+        for with_input in (False, True):
+            opcheck(backward, (grad, *tensors, *others, with_input), atol=1e-2, rtol=1e-2)
 
 
 def compiles(module: nn.Module, cases: Iterable[tuple[Inputs, Tensor]], dynamic: bool) -> None:

@@ -111,11 +111,13 @@ def test_opcheck(dtype: torch.dtype, device: str) -> None:
 
 @pytest.mark.skipif(not (shutil.which("g++") or os.environ.get("VFIKIT_CI")), reason="inductor needs g++")
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_fullgraph_compile(dynamic: bool) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_fullgraph_compile(layout: torch.memory_format, dynamic: bool) -> None:
     cases = []
     for height in (6, 9) if dynamic else (6,):
         shape = (2, 3, height, 7, 3, 1)
         image, *maps = make(shape)
+        maps = [t.contiguous(memory_format=layout) for t in maps]
         cases.append(((image[:, :, 1:-1, 1:-1], *maps), gradient(shape)))
     checks.compiles(AdaCoF(3), cases, dynamic)
 

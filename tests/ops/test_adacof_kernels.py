@@ -56,11 +56,16 @@ def test_scratch_space_is_of_one_call_at_a_time(threads: Callable[[int], None]) 
 
 
 def check_maps_in_either_layout(shape: tuple[int, ...]) -> None:
+    """The input's gradient is summed in another order."""
     image, *maps = make(shape, spread=15.0)
     last = [t.to(memory_format=torch.channels_last) for t in maps]
-    expected = adacof(image, *maps, shape[-1])
-    assert torch.equal(adacof(image, *last, shape[-1]), expected)
-    assert torch.equal(adacof(image, maps[0], *last[1:], shape[-1]), expected)
+    expected, to_input, *to_maps = differentiate(adacof, (image, *maps), shape[-1], gradient(shape))
+    for others in (last, [maps[0], *last[1:]]):
+        output, other, *others_grads = differentiate(adacof, (image, *others), shape[-1], gradient(shape))
+        assert torch.equal(output, expected)
+        torch.testing.assert_close(other, to_input, rtol=0, atol=4e-6 * to_input.abs().max().item())
+        assert all(torch.equal(a, b) for a, b in zip(others_grads, to_maps, strict=True))
+        assert [t.stride() for t in others_grads] == [t.stride() for t in (last if others is last else maps)]
 
 
 @needs_kernels
@@ -77,11 +82,11 @@ def test_channels_last_maps_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -
     launched = []
     monkeypatch.setattr(_cpu, "launch", lambda name, tensors, sizes: launched.append((name, tensors, sizes)))
     image, *maps = make(SHAPES[1])
-    maps = [t.to(memory_format=torch.channels_last) for t in maps]
-    adacof(image, *maps)
-    ((name, tensors, sizes),) = launched
-    assert (name, sizes[-1]) == ("adacof_forward", True)
-    assert [t.data_ptr() for t in tensors[1:4]] == [t.data_ptr() for t in maps]
+    maps = [t.to(memory_format=torch.channels_last).requires_grad_() for t in maps]
+    adacof(image, *maps).sum().backward()
+    for (name, tensors, sizes), way in zip(launched, ("forward", "backward"), strict=True):
+        assert (name, sizes[-1]) == (f"adacof_{way}", True)
+        assert {t.data_ptr() for t in maps} <= {t.data_ptr() for t in tensors if t is not None}
 
 
 @needs_kernels
@@ -111,7 +116,7 @@ kernel, dilation, height, width = {shape}
 reach = (kernel - 1) * dilation
 
 def inputs(height, width):
-    maps = (torch.rand(1, kernel**2, height, width) for _ in range(3))
+    maps = (torch.rand(1, kernel**2, height, width).to(memory_format=torch.{layout}) for _ in range(3))
     return [torch.rand(1, {channels}, height + reach, width + reach), *maps]
 
 def function(*tensors):
@@ -124,12 +129,14 @@ small, large, grad = inputs(9, 9), inputs(height, width), torch.rand(1, {channel
 @needs_kernels
 @reads_peak_memory
 @pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("layout", ["contiguous_format", "channels_last"])
 @pytest.mark.parametrize(
-    ("shape", "channels"), [((5, 1, 540, 960), 3), ((11, 2, 270, 480), 3), ((11, 2, 160, 240), 63)]
+    ("shape", "channels"),
+    [((5, 1, 540, 960), 3), ((5, 1, 540, 960), 16), ((11, 2, 270, 480), 3), ((11, 2, 160, 240), 63)],
 )
-def test_kernel_takes_little_extra_memory(shape: tuple[int, ...], channels: int, backward: bool) -> None:
+def test_kernel_takes_little_extra_memory(shape: tuple[int, ...], channels: int, layout: str, backward: bool) -> None:
     """Under 5 % of inputs, outputs and gradients, and never a copy of the maps."""
-    extra, rest = kernels.extra_memory(MEMORY.format(shape=shape, channels=channels), backward)
+    extra, rest = kernels.extra_memory(MEMORY.format(shape=shape, channels=channels, layout=layout), backward)
     assert extra < 0.05 * rest
 
 

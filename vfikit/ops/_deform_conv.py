@@ -73,7 +73,7 @@ def deform_conv2d_backward_reference(
     """The gradients of input (empty unless wanted), offset, weight and mask (empty without one), written out."""
     compute = compute_type(*(t for t in (input, offset, weight, mask) if t is not None))
     grad, (flat, groups) = grad.to(compute), _planes(input, offset, weight, compute)
-    to_input = torch.zeros_like(flat) if with_input else flat.new_empty(0)
+    to_input = flat.new_zeros(flat.shape if with_input else 0)
     to_offset, to_weight = flat.new_empty(offset.shape), flat.new_empty(weight.shape)
     to_mask = flat.new_empty(0 if mask is None else mask.shape)
     kernel = weight.shape[2] * weight.shape[3]

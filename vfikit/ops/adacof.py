@@ -78,8 +78,11 @@ def adacof_backward_reference(
     """The gradients of the definition, written out: an op's own backward runs where autograd does not record."""
     compute = compute_type(input, weight, offset_i, offset_j)
     flat, grad = input.to(compute).flatten(2), grad.to(compute)
-    to_input = torch.zeros_like(flat) if with_input else flat.new_empty(0)
-    to_weight, to_i, to_j = (torch.empty_like(t, dtype=compute) for t in (weight, offset_i, offset_j))
+    to_input = flat.new_zeros(flat.shape if with_input else 0)
+    layout = _layout(weight, offset_i, offset_j)
+    to_weight, to_i, to_j = (
+        torch.empty_like(t, dtype=compute, memory_format=layout) for t in (weight, offset_i, offset_j)
+    )
     for tap, positions, fy, fx in _taps(input, offset_i, offset_j, dilation, compute):
         v00, v01, v10, v11 = (read(flat, position) for position in positions)
         top, bottom = v00 * (1 - fx) + v01 * fx, v10 * (1 - fx) + v11 * fx
@@ -140,8 +143,10 @@ def _(input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, dilatio
 def _(
     grad: Tensor, input: Tensor, weight: Tensor, offset_i: Tensor, offset_j: Tensor, dilation: int, with_input: bool
 ) -> tuple[Tensor, ...]:
-    maps = (t.new_empty(t.shape) for t in (weight, offset_i, offset_j))
-    return (input.new_empty(input.shape if with_input else 0), *maps)
+    maps = (weight, offset_i, offset_j)
+    layout = _layout(*maps)
+    to_maps = (torch.empty_like(t, memory_format=layout) for t in maps)
+    return (input.new_empty(input.shape if with_input else 0), *to_maps)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -172,45 +177,55 @@ def _backward_flops(
     return 2 * _flops(input_shape, weight_shape)
 
 
-# Maps whose taps lie side by side, as channels-last networks write them, are laid out as planes chunk by chunk, anew
-# for every few channels. One copy of all beforehand costs less for many channels, but much more for many taps.
-FEW_CHANNELS, MANY_TAPS = 4, 64
+def _layout(*maps: Tensor) -> torch.memory_format:
+    """Channels last, a pixel's taps side by side, where all maps are; of the maps' gradients too."""
+    last = all(t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous() for t in maps)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+# Channels-last maps are laid out as planes chunk by chunk, anew for every few channels. Where many channels make that
+# slow, and large kernels do not make a copy slower still, small maps are copied once instead.
+FEW_CHANNELS, MANY_TAPS, SMALL = 4, 64, 64 << 20  # bytes of three maps in float32
 
 
 def _read_in_place(input: Tensor, maps: Sequence[Tensor]) -> bool:
-    if input.shape[1] > FEW_CHANNELS and maps[0].shape[1] < MANY_TAPS:
-        return False
-    return all(t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous() for t in maps)
+    copied = input.shape[1] > FEW_CHANNELS and maps[0].shape[1] < MANY_TAPS and 12 * maps[0].numel() <= SMALL
+    return _layout(*maps) is torch.channels_last and not copied
 
 
 def _native_forward(launch: Launch, input: Tensor, *inputs: Tensor, dilation: int) -> Tensor:
     stored = stored_type(launch, input, *inputs)
-    image, *maps = (t.to(stored) for t in (input, *inputs))
     in_either_layout = launch is _cpu.launch and stored is torch.float32
-    last = in_either_layout and _read_in_place(image, maps)
-    tensors = [image.contiguous(), *(t if last else t.contiguous() for t in maps)]
-    output = tensors[0].new_empty(*input.shape[:2], *maps[0].shape[2:])
+    last = in_either_layout and _read_in_place(input, inputs)
+    layout = torch.channels_last if last else torch.contiguous_format
+    image, maps = input.to(stored).contiguous(), [t.to(stored).contiguous(memory_format=layout) for t in inputs]
+    output = image.new_empty(*input.shape[:2], *maps[0].shape[2:])
     sizes = [*input.shape, math.isqrt(maps[0].shape[1]), *output.shape[2:], dilation]
     if in_either_layout:
         sizes.append(last)
     if output.numel():
-        launch("adacof_forward", (*tensors, output), sizes)
+        launch("adacof_forward", (image, *maps, output), sizes)
     return output.to(input.dtype)
 
 
 def _native_backward(
     launch: Launch, grad: Tensor, *inputs: Tensor, dilation: int, with_input: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    stored = stored_type(launch, *inputs)
-    tensors = [t.to(stored).contiguous() for t in (grad, *inputs)]
-    grads = [torch.empty_like(t) for t in tensors[2:]]
-    to_input = torch.zeros_like(tensors[1] if with_input else tensors[1].new_empty(0), dtype=compute_type(*inputs))
-    sizes = (*inputs[0].shape, math.isqrt(inputs[1].shape[1]), *grad.shape[2:], dilation)
+    stored, wanted = stored_type(launch, *inputs), _layout(*inputs[1:])
+    in_either_layout = launch is _cpu.launch and stored is torch.float32
+    layout = wanted if in_either_layout else torch.contiguous_format
+    grad, image = (t.to(stored).contiguous() for t in (grad, inputs[0]))
+    maps = [t.to(stored).contiguous(memory_format=layout) for t in inputs[1:]]
+    grads = [torch.empty_like(t) for t in maps]
+    to_input = image.new_zeros(image.shape if with_input else 0, dtype=compute_type(*inputs))
+    sizes = [*image.shape, math.isqrt(maps[0].shape[1]), *grad.shape[2:], dilation]
+    if in_either_layout:
+        sizes.append(layout is torch.channels_last)
     if grad.numel():
-        launch("adacof_backward", (*tensors, to_input if with_input else None, *grads), sizes)
+        launch("adacof_backward", (grad, image, *maps, to_input if with_input else None, *grads), sizes)
     else:
         grads = [t.zero_() for t in grads]
-    w, i, j = (g.to(t.dtype) for g, t in zip(grads, inputs[1:]))
+    w, i, j = (g.to(t.dtype).contiguous(memory_format=wanted) for g, t in zip(grads, inputs[1:]))
     return to_input.to(inputs[0].dtype), w, i, j
 
 

@@ -105,9 +105,9 @@ def dsepconv_backward_reference(
     inputs = (input, vertical, horizontal, offset_x, offset_y, mask)
     compute = compute_type(*inputs)
     flat, grad, kernel = input.to(compute).flatten(2), grad.to(compute), vertical.shape[1]
-    to_input = torch.zeros_like(flat) if with_input else flat.new_empty(0)
-    to_vertical, to_horizontal = (torch.zeros_like(t, dtype=compute) for t in (vertical, horizontal))
-    to_x, to_y, to_mask = (torch.empty_like(t, dtype=compute) for t in (offset_x, offset_y, mask))
+    to_input = flat.new_zeros(flat.shape if with_input else 0)
+    to_vertical, to_horizontal = (flat.new_zeros(t.shape) for t in (vertical, horizontal))
+    to_x, to_y, to_mask = (flat.new_empty(t.shape) for t in (offset_x, offset_y, mask))
     for tap in _taps(input, offset_x, offset_y, kernel, compute):
         k = tap.i * kernel + tap.j
         v, h, m = (t.to(compute) for t in (vertical[:, tap.i], horizontal[:, tap.j], mask[:, k]))

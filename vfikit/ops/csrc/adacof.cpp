@@ -25,13 +25,13 @@ struct AdaCoF {
 
     template <class V, class T>
     static VFIKIT_INLINE V weight(const JobOf<T>& job, int64_t row, int64_t column, int64_t pixel, int64_t left) {
-        return load_some<V>(job.weight + (row * job.s.kernel + column) * job.step + pixel, left);
+        return load_some<V>(job.weight + job.at(row * job.s.kernel + column, pixel), left);
     }
 
     template <class V, class T>
     static VFIKIT_INLINE void add_gradient(const JobOf<T>& job, int64_t row, int64_t column, int64_t pixel,
                                            int64_t left, V gradient) {
-        T* to = job.grad_weight + (row * job.s.kernel + column) * job.s.pixels() + pixel;
+        T* to = job.grad_weight + job.at(row * job.s.kernel + column, pixel);
         if (job.first) gradient += load_some<V>(to, left);
         store_some(to, gradient, left);
     }
@@ -82,16 +82,16 @@ VFIKIT_API int vfikit_adacof_forward_f64(const double* input, const double* weig
     return vfikit::taps::forward_exact<AdaCoF>(job, input, threads);
 }
 
-// grad_input may be null: it costs as much as the rest.
+// grad_input may be null: it costs as much as the rest. maps_last: of the maps' gradients too.
 VFIKIT_API int vfikit_adacof_backward_f32(const float* grad, const float* input, const float* weight,
                                           const float* offset_i, const float* offset_j, float* grad_input,
                                           float* grad_weight, float* grad_offset_i, float* grad_offset_j,
                                           int64_t batch, int64_t channels, int64_t height, int64_t width,
                                           int64_t kernel, int64_t out_height, int64_t out_width, int64_t dilation,
-                                          int64_t threads) {
+                                          int64_t maps_last, int64_t threads) {
     const Shape s{batch, channels, height, width, kernel, out_height, out_width, dilation, 0, AdaCoF::RING};
     const Job job = job_of(s, weight, offset_i, offset_j, grad, grad_weight, grad_offset_i, grad_offset_j);
-    return vfikit::taps::backward<AdaCoF>(job, input, grad_input, backward_kernel, threads);
+    return vfikit::taps::backward<AdaCoF>(job, input, grad_input, backward_kernel, threads, maps_last != 0);
 }
 
 VFIKIT_API int vfikit_adacof_backward_f64(const double* grad, const double* input, const double* weight,

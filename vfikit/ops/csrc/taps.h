@@ -32,11 +32,14 @@ struct JobOf {
     const T* packed;  // the ring's first pixel
     const T *weight, *offset_i, *offset_j;  // F * F maps each; the offsets along the rows' and along the columns' axis
     const T *vertical, *horizontal;         // F maps each, of a separable op
-    int64_t step;   // from a tap's map to the next one's
-    float* planes;  // null, or where the maps of a chunk are laid out as planes, the taps of a pixel lying side by side
+    int64_t step, from;  // from a tap's map to the next one's; the pixel that they begin with
+    float* planes;       // null, or where the maps of a chunk are laid out: taps_layout.h
     T* output;
     const T* grad;
     T *grad_weight, *grad_offset_i, *grad_offset_j, *grad_vertical, *grad_horizontal;
+
+    // In the maps.
+    int64_t at(int64_t tap, int64_t pixel) const { return tap * step + pixel - from; }
 
     // `*this` is that of item 0.
     template <class Op>
@@ -135,7 +138,7 @@ VFIKIT_INLINE bool prepare(const Job& job, const Axes<BYTES>& axes, const Places
     typedef Vec<float, N> V;
     typedef Vec<int32_t, N> I;
     const Shape& s = job.s;
-    const int64_t at = tap * s.pixels() + start, row = tap / s.kernel, column = tap % s.kernel;
+    const int64_t at = job.at(tap, start), row = tap / s.kernel, column = tap % s.kernel;
     const float *offset_i = job.offset_i + at, *offset_j = job.offset_j + at;
     const int32_t i = static_cast<int32_t>(row * s.dilation), j = static_cast<int32_t>(column * s.dilation);
     const int32_t pitch = static_cast<int32_t>(s.pitch());

@@ -56,7 +56,7 @@ VFIKIT_INLINE void map_gradients(const Job& job, const Parts& parts, const float
                                  int64_t start, int count) {
     constexpr int N = BYTES / 4;
     typedef Vec<float, N> V;
-    const int64_t at = tap * job.s.pixels() + start, row = tap / job.s.kernel, column = tap % job.s.kernel;
+    const int64_t at = job.at(tap, start), row = tap / job.s.kernel, column = tap % job.s.kernel;
     float *grad_i = job.grad_offset_i + at, *grad_j = job.grad_offset_j + at;
     for (int p = 0; p < count; p += N) {
         const V d00 = load<V>(dot[0] + p), d01 = load<V>(dot[1] + p), d10 = load<V>(dot[2] + p);
@@ -97,7 +97,7 @@ VFIKIT_INLINE void backward_tile(const Job& job, int64_t start, int64_t end, con
         const bool left =
             window.rows ? prepare<Op, BYTES, true>(job, axes, places, t, start, count, quads, parts, low, high)
                         : prepare<Op, BYTES, false>(job, axes, places, t, start, count, quads, parts, 0, 0);
-        const int64_t next = t + 1 < s.taps() ? (t + 1) * s.pixels() + start : start + TILE;
+        const int64_t next = t + 1 < s.taps() ? job.at(t + 1, start) : job.at(0, start + TILE);
         dot_products<B>(job, quads, grad, count, next, dot);
         map_gradients<Op, BYTES>(job, parts, dot, t, start, count);
         if (window.rows) {
@@ -124,12 +124,27 @@ VFIKIT_INLINE void backward_tile(const Job& job, int64_t start, int64_t end, con
     }
 typedef void (*BackwardKernel)(const Job& job, int64_t start, int64_t end, const Window& window);
 
+// A tile whose maps may lie in either layout.
+inline void backward_either(const Job& job, BackwardKernel kernel, int64_t start, int64_t end, const Window& window) {
+    if (!job.planes) return kernel(job, start, end, window);
+    Job chunk = job;
+    if (end > start + TILE) end = start + TILE;
+    for (; start < end; start += LAID_OUT) {
+        const int count = static_cast<int>(end - start < LAID_OUT ? end - start : LAID_OUT);
+        lay_out(job, start, count, LAID_OUT, chunk);
+        lay_out_gradients(job, start, count, chunk);
+        kernel(chunk, start, start + count, window);
+        put_back_gradients(job, start, count, chunk);
+    }
+}
+
 inline void backward_maps(const Job& job, BackwardKernel kernel, int64_t threads) {
     const int64_t pixels = job.s.pixels(), tiles = (pixels + TILE - 1) / TILE, run = 4;
-    parallel((tiles + run - 1) / run, threads, [&](int64_t item, int64_t) {
+    parallel((tiles + run - 1) / run, threads, [&](int64_t item, int64_t thread) {
         const FlushSubnormals flush;
+        const Job own = own_planes(job, thread);
         for (int64_t tile = item * run; tile < tiles && tile < (item + 1) * run; ++tile)
-            kernel(job, tile * TILE, pixels, Window{nullptr, 0, 0, nullptr});
+            backward_either(own, kernel, tile * TILE, pixels, Window{nullptr, 0, 0, nullptr});
     });
 }
 
@@ -141,20 +156,22 @@ void backward_bands(const Job& job, int64_t block, BackwardKernel kernel, int64_
     for (int64_t parity = 0; parity < 2; ++parity)
         parallel((bands(s) + 1 - parity) / 2, threads, [&](int64_t item, int64_t thread) {
             const FlushSubnormals flush;
+            const Job own = own_planes(job, thread);
             const int64_t index = 2 * item + parity;
             const Band area = band(s, index);
             Window window{windows + thread * size, area.low, area.high, left + index * band_tiles(s) * s.taps()};
             memset(window.rows, 0, (area.high - area.low + 1) * s.pitch() * block * sizeof(float));
             for (int64_t start = area.start; start < area.end; start += TILE, window.left += s.taps())
-                kernel(job, start, area.end, window);
+                backward_either(own, kernel, start, area.end, window);
             add_window<Op>(s, window, job.first, block, grad_input);
         });
 }
 
-// grad_input may be null: it costs as much as the rest.
+// grad_input may be null: it costs as much as the rest. `last`: the taps of a pixel lie side by side in the maps and
+// their gradients.
 template <class Op>
 int backward(const Job& whole, const float* input, float* grad_input, BackwardKernel (*choose)(int64_t block),
-             int64_t threads) {
+             int64_t threads, bool last = false) {
     const Shape& s = whole.s;
     const double room = 0.045 * s.batch * (6.0 * s.taps() + 4.0 * s.channels) * s.pixels() / s.packed();
     const int64_t block = s.channels > 4 && room >= 16 ? 16 : 4, maps = s.taps() * s.pixels();
@@ -162,13 +179,15 @@ int backward(const Job& whole, const float* input, float* grad_input, BackwardKe
     Scratch scratch(s.packed() * block * sizeof(float) + 64);
     Scratch windows(grad_input ? teams * window_rows(s) * s.pitch() * block * sizeof(float) + 64 : 0);
     Scratch left(grad_input ? bands(s) * band_tiles(s) * s.taps() : 0);
-    if (!scratch.as<float>() || !windows.as<float>() || !left.as<float>()) return 1;
+    Scratch planes(last ? (threads > 1 ? threads : 1) * planes_size(s, LAID_OUT, 6) * sizeof(float) : 0);
+    if (!scratch.as<float>() || !windows.as<float>() || !left.as<float>() || !planes.as<float>()) return 1;
     for (float* map : {whole.grad_weight, whole.grad_offset_i, whole.grad_offset_j})
         advise(map, s.batch * maps * sizeof(float));
     const BackwardKernel kernel = choose(block);
     for (int64_t n = 0; n < s.batch; ++n) {
         Job job = whole.item<Op>(n);
         job.packed = scratch.as<float>();
+        if (last) job.planes = planes.as<float>();
         const float* frame = input + n * s.channels * s.plane();
         float* to = grad_input ? grad_input + n * s.channels * s.plane() : nullptr;
         if (to) memset(to, 0, s.channels * s.plane() * sizeof(float));

@@ -2,6 +2,7 @@
 // the gradient.
 #pragma once
 
+#include "taps_layout.h"
 #include "taps_window.h"
 
 namespace vfikit {
@@ -13,19 +14,23 @@ template <class Op>
 void add_far(const Job& job, const uint8_t* left, int64_t top, int64_t bottom, double* sum) {
     const Shape& s = job.s;
     const int64_t channels = s.channels - job.first < 4 ? s.channels - job.first : 4;
+    const int64_t piece = job.planes ? LAID_OUT : TILE;
+    Job chunk = job;
     Places places;
     Quads quads;
     Parts parts;
     const Axes<16> axes(s);
     for (int64_t b = 0; b < bands(s); ++b, left += band_tiles(s) * s.taps()) {
         const Band area = band(s, b);
-        for (int64_t start = area.start; start < area.end; start += TILE) {
-            const int count = static_cast<int>(area.end - start < TILE ? area.end - start : TILE);
+        for (int64_t start = area.start; start < area.end; start += piece) {
+            const int count = static_cast<int>(area.end - start < piece ? area.end - start : piece);
             const uint8_t* some = left + (start - area.start) / TILE * s.taps();
+            if (!memchr(some, 1, s.taps())) continue;
+            if (job.planes) lay_out(job, start, count, LAID_OUT, chunk);
             locate<TILE>(s, start, count, places.row, places.column);
             for (int64_t t = 0; t < s.taps(); ++t) {
                 if (!some[t]) continue;
-                prepare<Op, 16, false>(job, axes, places, t, start, count, quads, parts, 0, 0);
+                prepare<Op, 16, false>(chunk, axes, places, t, start, count, quads, parts, 0, 0);
                 for (int p = 0; p < count; ++p) {
                     const int64_t index = quads.index[p] + s.base(), y = index / s.pitch(), x = index % s.pitch();
                     if (y >= area.low && y < area.high) continue;
@@ -61,7 +66,7 @@ bool backward_far(Job job, const uint8_t* left, int64_t threads, float* grad_inp
             const int64_t top = item * strip, bottom = top + strip < s.height ? top + strip : s.height;
             double* sum = sums.as<double>() + thread * size;
             memset(sum, 0, size * sizeof(double));
-            add_far<Op>(job, left, top, bottom, sum);
+            add_far<Op>(own_planes(job, thread), left, top, bottom, sum);
             for (int64_t c = 0; c < 4 && job.first + c < s.channels; ++c) {
                 float* to = grad_input + (job.first + c) * s.plane() + top * s.width;
                 for (int64_t x = 0; x < (bottom - top) * s.width; ++x) to[x] += static_cast<float>(sum[x * 4 + c]);

@@ -3,7 +3,7 @@
 // fetched into L2, evenly: F * F * 3 map streams defeat the processor's own prefetcher, and fetches in a row get lost.
 #pragma once
 
-#include "taps.h"
+#include "taps_layout.h"
 
 namespace vfikit {
 namespace taps {
@@ -52,8 +52,7 @@ VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_
     typedef Vec<int32_t, N> I;
     const Shape& s = job.s;
     const int64_t row = tap / s.kernel, column = tap % s.kernel;
-    const float* offset_i = job.offset_i + tap * job.step + start;
-    const float* offset_j = job.offset_j + tap * job.step + start;
+    const float *offset_i = job.offset_i + job.at(tap, start), *offset_j = job.offset_j + job.at(tap, start);
     const int32_t i = static_cast<int32_t>(row * s.dilation), j = static_cast<int32_t>(column * s.dilation);
     const int32_t pitch = static_cast<int32_t>(s.pitch() * B);
     for (int p = 0; p < count; p += N) {
@@ -154,57 +153,27 @@ VFIKIT_INLINE void finish(const Job& job, int64_t start, int count, bool past, c
     }
 }
 
-// What lay_out fills: the three maps of a chunk as planes.
-inline int64_t planes_size(const Shape& s) { return 3 * s.taps() * CHUNK; }
-VFIKIT_INLINE void lay_out(const Job& job, int64_t start, int count) {
-    const int64_t taps = job.s.taps();
-    float* to = job.planes;
-    for (const float* map : {job.weight, job.offset_i, job.offset_j}) {
-        const float* from = map + start * taps;
-        for (int p = 0; p < count; p += 4)
-            for (int64_t t = 0; t < taps; t += 4) {
-                const float* at = from + p * taps + t;
-                if (p + 4 <= count && t + 4 <= taps) {
-                    Vec<float, 4> block[4];
-                    for (int k = 0; k < 4; ++k) block[k] = load<Vec<float, 4>>(at + k * taps);
-                    transpose<4>(block);
-                    for (int k = 0; k < 4; ++k) store(to + (t + k) * CHUNK + p, block[k]);
-                    continue;
-                }
-                for (int64_t k = 0; k < 16; ++k)
-                    if (p + k / 4 < count && t + k % 4 < taps)
-                        to[(t + k % 4) * CHUNK + p + k / 4] = at[k / 4 * taps + k % 4];
-            }
-        to += taps * CHUNK;
-    }
-}
-
 // Output pixels [start, end), `start` a multiple of CHUNK.
 template <class Op, int BYTES, int B>
 VFIKIT_INLINE void forward_part(const Job& job, int64_t start, int64_t end) {
     const Shape& s = job.s;
     Job chunk = job;
-    if (job.planes) {
-        chunk.step = CHUNK, chunk.weight = job.planes;
-        chunk.offset_i = chunk.weight + s.taps() * CHUNK, chunk.offset_j = chunk.offset_i + s.taps() * CHUNK;
-    }
     alignas(64) float sums[CHUNK * WIDTH<B>];
     Grid<BYTES> grid(s);
     const bool past = 12.0 * s.batch * s.taps() * s.pixels() >= CACHE;
     for (int64_t at = start; at < end; at += CHUNK) {
         const int count = static_cast<int>(end - at < CHUNK ? end - at : CHUNK);
         locate<CHUNK>(s, at, count, grid.row, grid.column);
-        if (job.planes) lay_out(job, at, count);
-        const int64_t from = job.planes ? 0 : at;
+        if (job.planes) lay_out(job, at, count, CHUNK, chunk);
         int64_t t = 0;
         for (; t + GROUP <= s.taps(); t += GROUP) {
             const int64_t ahead = job.planes ? 0 : t * s.pixels() + at + AHEAD;
-            if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(chunk, grid, t, from, CHUNK, ahead, sums);
-            else gather<Op, BYTES, B, GROUP, false>(chunk, grid, t, from, count, ahead, sums);
+            if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(chunk, grid, t, at, CHUNK, ahead, sums);
+            else gather<Op, BYTES, B, GROUP, false>(chunk, grid, t, at, count, ahead, sums);
         }
         for (; t < s.taps(); ++t) {
             const int64_t ahead = job.planes ? 0 : t * s.pixels() + at + AHEAD;
-            gather<Op, BYTES, B, 1, false>(chunk, grid, t, from, count, ahead, sums);
+            gather<Op, BYTES, B, 1, false>(chunk, grid, t, at, count, ahead, sums);
         }
         finish<BYTES, B>(job, at, count, past, sums);
     }
@@ -257,7 +226,7 @@ int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_
     const Shape& s = whole.s;
     const int64_t most = channels_at_once(s, s.channels, 1), part = part_size(s, threads);
     Scratch scratch(s.packed() * most * sizeof(float) + 64);
-    Scratch planes(last ? threads * planes_size(s) * sizeof(float) : 0);
+    Scratch planes(last ? threads * planes_size(s, CHUNK, 3) * sizeof(float) : 0);
     float* packed = scratch.as<float>();
     if (!packed || !planes.as<float>()) return 1;
     advise(whole.output, s.batch * s.channels * s.pixels() * sizeof(float));
@@ -276,7 +245,7 @@ int forward(const Job& whole, const float* input, ForwardKernel (*choose)(int64_
             parallel((s.pixels() + part - 1) / part, threads, [&](int64_t item, int64_t thread) {
                 const FlushSubnormals flush;
                 Job own = job;
-                if (last) own.planes = planes.as<float>() + thread * planes_size(s);
+                if (last) own.planes = planes.as<float>() + thread * planes_size(s, CHUNK, 3);
                 kernel(own, item * part, (item + 1) * part < s.pixels() ? (item + 1) * part : s.pixels());
             });
         }
