@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from vfikit import checkpoints, compress, recipe
-from vfikit.compression import Fitting, Sparse, fine_tune, sensitivities, slice_to, sparsify, to
+from vfikit.compression import Fitting, Sparse, fine_tune, in_steps, sensitivities, slice_to, sparsify, to
 from vfikit.files import InputError, write_json
 from vfikit.models import build
 from vfikit.tasks import TASKS, Defaults, Task
@@ -104,9 +104,9 @@ class Shrunk(NamedTuple):
 
 def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> Shrunk:
     """Steps 1 to 4."""
-    traced = fitting.task.DEFAULTS.traced
-    coupling = compress.couple(full, (*inputs, *traced)).within(config.only)
-    sizes = [(*(x[..., :height, :width] for x in inputs), *traced) for height, width in ((64, 96), (72, 48))]
+    once = in_steps(fitting.task, full, 1)
+    coupling = compress.couple(full, (*inputs, *once)).within(config.only)
+    sizes = [(*(x[..., :height, :width] for x in inputs), *once) for height, width in ((64, 96), (72, 48))]
     change = compress.check_groups(full, coupling.groups, sizes)
     print(f"{len(coupling.groups)} groups of channels; permuting them changes the output by {change:.0e}")
     print(f"1/6 sparsify: {config.sparsifier}")
@@ -121,7 +121,7 @@ def shrink(config: Config, fitting: Fitting, full: nn.Module, inputs: Any) -> Sh
         *(full, coupling, densities.layers, config.rule),
         ratio=config.ratio,
         work_ratio=(config.speed or None) if config.ratio and not config.only else None,
-        inputs=inputs,
+        inputs=(*inputs, *in_steps(fitting.task, full)),
         round_to=config.round_to,
         macs_ratio=config.macs,
         latency_ratio=config.latency,
@@ -235,14 +235,14 @@ def main(config: Config) -> None:
     path = folder / "compressed.safetensors"
     checkpoints.save(small, path, compressed_from=source, route=config.route, seed=config.seed)
     loaded = recipe.in_layout(checkpoints.load(path, config.device))
-    before, after = measure(config, task, [full, loaded], inputs, data.test)
+    before, after = measure(config, task, [full, loaded], (*inputs, *in_steps(task, full)), data.test)
     facts = {name: getattr(config, name) for name in ("model", "preset", "route", "sparsifier", "rule", "data", "seed")}
     facts |= {"start": source, "checkpoint": str(path), "held_out": data.held_out, "psnr_before_fine_tuning": raw}
-    facts |= {"zero_by_step": zero, "measured": compress.conditions(inputs), "seconds": round(time.monotonic() - began)}
+    measured = ", sampling steps: ".join([compress.conditions(inputs), *map(str, in_steps(task, full))])
+    facts |= {"zero_by_step": zero, "measured": measured, "seconds": round(time.monotonic() - began)}
     compress.report(folder, facts, before, after, densities, compress.widths(full), compress.widths(small))
     shutil.rmtree(room)
-    print(compress.table(before, after))
-    print(f"held-out {data.held_out}, {facts['measured']}; {facts['seconds']} s in all")
+    print(compress.table(before, after), f"held-out {data.held_out}, {measured}; {facts['seconds']} s in all", sep="\n")
     print(f"{path} and report.json, report.md, density.png, report.png beside it")
 
 

@@ -137,7 +137,8 @@ def moments(fitting: Fitting, model: nn.Module) -> dict[str, compress.Moments]:
     """Of what ``model``'s layers read on eight batches."""
     device = next(model.parameters()).device
     batches = fitting.task.batches(fitting.data, fitting.batch_size, fitting.crop, fitting.seed, 8)
-    return compress.input_moments(model, (fitting.task.inputs(to(batch, device)) for batch in batches))
+    steps = in_steps(fitting.task, model)
+    return compress.input_moments(model, ((*fitting.task.inputs(to(batch, device)), *steps) for batch in batches))
 
 
 def slice_to(
@@ -147,6 +148,16 @@ def slice_to(
     seen = moments(fitting, model)
     keep = compress.least_missed(model, groups, counts, seen)
     return compress.slice_channels(compress.compensate(model, keep, seen), keep)
+
+
+def in_steps(task: Task, model: Any, most: int | None = None) -> tuple[int, ...]:
+    """What ``model`` is called with after ``task.inputs``: in how many steps it samples, where it does.
+
+    They are as few as the task measures in, or ``most``: one where only channels matter, which go the same way in each.
+    """
+    if task.DEFAULTS.sampled is None:
+        return ()
+    return (min(most or task.DEFAULTS.sampled, model.config.sampling.steps),)
 
 
 def to(batch: Any, device: torch.device | str) -> Any:

@@ -3,11 +3,14 @@
 import json
 import runpy
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from vfikit import checkpoints, compression, training
+from vfikit.compress.cost import macs
+from vfikit.diffusion import Sampling
 from vfikit.models import build
 
 from ..models.test_e2fgvi import toy as inpainting
@@ -82,13 +85,18 @@ def test_a_model_that_inpaints(run, tmp_path, route):
 @pytest.mark.slow
 @pytest.mark.parametrize("route", ["slice", "rebuild"])
 def test_a_model_that_samples(run, tmp_path, route):
-    """Quality is that of few steps, which the report says."""
-    checkpoints.save(toy("ldmvfi"), tmp_path / "net.safetensors")
+    """Quality, cost and time are those of few steps, which the report says."""
+    net = toy("ldmvfi")
+    net.config = replace(net.config, sampling=Sampling(steps=7))
+    checkpoints.save(net, tmp_path / "net.safetensors")
     given = ("--model", "ldmvfi", "--checkpoint", tmp_path / "net.safetensors", "--route", route, "--macs", 1.5)
     code, _, err = run(*given, "--rule", "consumer", "--round-to", 1, "--out", tmp_path / "out", *TINY)
     assert code == 0, err
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert content["held_out"].endswith("sampled in at most 4 steps")
+    assert content["measured"].endswith("sampling steps: 4")
+    frames = [torch.zeros(1, 3, 64, 64)] * 2
+    assert content["before"]["macs"] == macs(net, (*frames, 4)) < macs(net, frames)
     assert content["before"]["macs"] > content["after"]["macs"]
     assert checkpoints.load(content["checkpoint"]).interpolate(*torch.rand(2, 1, 3, 40, 33)).shape == (1, 3, 40, 33)
 

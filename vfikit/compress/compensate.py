@@ -5,8 +5,10 @@ carried is predicted from the kept ones, and the prediction folded into the weig
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +31,9 @@ class Moments:
 @torch.no_grad()
 def input_moments(model: nn.Module, calls: Iterable[Sequence[Any]]) -> dict[str, Moments]:
     """Moments of the input of every convolution of one group and every linear layer, while ``model(*call)`` runs."""
-    sums: dict[str, tuple[Tensor, Tensor, int]] = {}
+    sums: dict[str, Moments] = {}
+    counts = Counter[str]()
+    zeros = partial(torch.zeros, dtype=torch.float64)
     handles = []
     for path, module in model.named_modules():
         if not isinstance(module, _ConvNd | nn.Linear) or getattr(module, "groups", 1) != 1:
@@ -38,8 +42,11 @@ def input_moments(model: nn.Module, calls: Iterable[Sequence[Any]]) -> dict[str,
         def watch(module: nn.Module, args: tuple[Tensor, ...], path: str = path) -> None:
             channel = 1 if isinstance(module, _ConvNd) else -1
             x = args[0].detach().movedim(channel, 0).flatten(1).float()
-            first, second, count = sums.get(path, (torch.zeros(()), torch.zeros(()), 0))
-            sums[path] = (first + x.sum(1).double().cpu(), second + (x @ x.T).double().cpu(), count + x.shape[1])
+            if path not in sums:
+                sums[path] = Moments(zeros(len(x)), zeros(len(x), len(x)))
+            sums[path].mean.add_(x.sum(1).cpu())
+            sums[path].covariance.add_((x @ x.T).cpu())
+            counts[path] += x.shape[1]
 
         handles.append(module.register_forward_pre_hook(watch))
     try:
@@ -48,11 +55,10 @@ def input_moments(model: nn.Module, calls: Iterable[Sequence[Any]]) -> dict[str,
     finally:
         for handle in handles:
             handle.remove()
-    moments = {}
-    for path, (first, second, count) in sums.items():
-        mean = first / count
-        moments[path] = Moments(mean, second / count - torch.outer(mean, mean))
-    return moments
+    for path, seen in sums.items():
+        seen.mean /= counts[path]
+        seen.covariance.div_(counts[path]).addr_(seen.mean, seen.mean, alpha=-1)
+    return sums
 
 
 def least_missed(
@@ -89,8 +95,8 @@ def removal_order(model: nn.Module, group: Group, moments: Mapping[str, Moments]
         order.append(gone)
         for indices, _, precision in readers:
             for i in indices[gone]:  # the inverse without row and column i, which stay as zeros
-                pivot = precision[i, i].clone()
-                precision -= torch.outer(precision[:, i], precision[i]) / pivot
+                column, row = precision[:, i].clone(), precision[i].clone()
+                precision.addr_(column, row, alpha=-1 / float(row[i]))
                 precision[i, i] = 1.0
     return order + left
 

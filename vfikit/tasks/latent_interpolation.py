@@ -34,12 +34,11 @@ __all__ = [
     "split",
 ]
 
-# channels take the same way in every step
+STEPS = 4  # of denoising, at most: each of many takes as long, and what they change is small beside what a cut does
 DEFAULTS = interpolation.DEFAULTS._replace(
-    batch_size=4, crop=128, pool=200, steps=500, rule="sensitivity", ratio=None, macs=5.0, traced=(1,)
+    batch_size=4, crop=128, pool=200, steps=500, rule="sensitivity", ratio=None, macs=5.0, sampled=STEPS
 )
 LEAST_SHOWN = 0.5  # dB, from the bottom of a curve's picture to its top
-STEPS = 4  # of denoising, at most: each of many takes as long, and what they change is small beside what a cut does
 
 
 class Losses(NamedTuple):

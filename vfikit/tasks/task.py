@@ -20,7 +20,7 @@ class Defaults(NamedTuple):
     rule: Rule = "consumer"  # how widths are planned
     ratio: float | None = 8.0  # times fewer parameters, or
     macs: float | None = None  # multiply-accumulates
-    traced: tuple[Any, ...] = ()  # further arguments to the model where only its channels matter: one sampling step
+    sampled: int | None = None  # steps at most where a model that samples is measured; None: it does not sample
 
 
 class Split(NamedTuple):
