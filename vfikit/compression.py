@@ -135,18 +135,24 @@ def sensitivities(
 
 def moments(fitting: Fitting, model: nn.Module) -> dict[str, compress.Moments]:
     """Of what ``model``'s layers read on eight batches."""
+    from tqdm import tqdm
+
     device = next(model.parameters()).device
     batches = fitting.task.batches(fitting.data, fitting.batch_size, fitting.crop, fitting.seed, 8)
+    calls = (fitting.task.inputs(to(batch, device)) for batch in tqdm(batches, desc="look", total=8))
     steps = in_steps(fitting.task, model)
-    return compress.input_moments(model, ((*fitting.task.inputs(to(batch, device)), *steps) for batch in batches))
+    return compress.input_moments(model, ((*call, *steps) for call in calls))
 
 
 def slice_to(
     fitting: Fitting, model: nn.Module, groups: Sequence[compress.Group], counts: Mapping[compress.Group, int]
 ) -> nn.Module:
     """``model`` with ``counts`` units left of each group: those that are missed least, standing in for the others."""
-    seen = moments(fitting, model)
-    keep = compress.least_missed(model, groups, counts, seen)
+    from tqdm import tqdm
+
+    seen, keep = moments(fitting, model), dict[compress.Group, list[int]]()
+    for group, count in tqdm(counts.items(), desc="choose"):
+        keep |= compress.least_missed(model, groups, {group: count}, seen)
     return compress.slice_channels(compress.compensate(model, keep, seen), keep)
 
 

@@ -80,21 +80,21 @@ def removal_order(model: nn.Module, group: Group, moments: Mapping[str, Moments]
             module = model.get_submodule(member.module)
             gain = _columns(module).flatten(1).square().sum(1)  # (C,)
             covariance = moments[member.module].covariance
-            precision = torch.linalg.inv(_ridged(covariance))
             made = float((gain * covariance.diagonal()).sum()) + 1e-30
-            readers.append((member.indices, gain / made, precision))
+            own = torch.tensor(member.indices).flatten()  # what others write stays, and is not asked for below
+            readers.append((gain[own] / made, torch.linalg.inv(_ridged(covariance))[own][:, own]))
     if not readers:
         return list(reversed(range(group.units)))
     left, order = list(range(group.units)), list[int]()
     while len(left) > least:
-        cost = torch.zeros(len(left), dtype=torch.float64)
-        for indices, gain, precision in readers:
-            chosen = torch.tensor([indices[unit] for unit in left])
-            cost += (gain[chosen] / precision.diagonal()[chosen]).sum(1)
-        gone = left.pop(int(cost.argmin()))
+        cost = torch.zeros(group.units, dtype=torch.float64)
+        for gain, precision in readers:
+            cost += (gain / precision.diagonal()).view(group.units, -1).sum(1)
+        gone = left.pop(int(cost[left].argmin()))
         order.append(gone)
-        for indices, _, precision in readers:
-            for i in indices[gone]:  # the inverse without row and column i, which stay as zeros
+        for _, precision in readers:
+            size = len(precision) // group.units
+            for i in range(gone * size, (gone + 1) * size):  # the inverse without row and column i, which stay as zeros
                 column, row = precision[:, i].clone(), precision[i].clone()
                 precision.addr_(column, row, alpha=-1 / float(row[i]))
                 precision[i, i] = 1.0
