@@ -18,7 +18,7 @@ reads_peak_memory = pytest.mark.skipif(
 )
 
 
-def instruction_set(level: str, op: str, *more: str) -> None:
+def instruction_set(level: str, op: str, *more: str, **environment: str) -> None:
     """The op's comparison with the reference, where VFIKIT_INSTRUCTION_SET lowers what the dispatcher picks.
 
     So the baseline (0) and AVX2 (1) are compared here too; ``more`` are lines of code to run after it.
@@ -28,7 +28,7 @@ def instruction_set(level: str, op: str, *more: str) -> None:
         f"from tests.ops.test_{op} import test_kernel_against_reference_float32 as check\n"
         "for shape in SHAPES: check(shape, 'cpu')\n"
     )
-    done = python(code + "\n".join(more), VFIKIT_INSTRUCTION_SET=level)
+    done = python(code + "\n".join(more), VFIKIT_INSTRUCTION_SET=level, **environment)
     assert done.returncode == 0, done.stderr
 
 

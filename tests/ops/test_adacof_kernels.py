@@ -90,11 +90,14 @@ def test_channels_last_maps_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_kernels
+@pytest.mark.parametrize("chunk", ["64", "128"])  # pixels: what processors with a small and a large L1 take
 @pytest.mark.parametrize("level", ["0", "1", "2"])
-def test_kernel_of_every_instruction_set(level: str) -> None:
+def test_kernel_of_every_instruction_set(level: str, chunk: str) -> None:
     either = "from tests.ops.test_adacof_kernels import check_maps_in_either_layout as either"
     past_the_caches = "check((1, 3, 241, 701, 5, 1), 'cpu')"  # 51 MB of maps; the first plane alone is aligned
-    kernels.instruction_set(level, "adacof", either, "for shape in SHAPES: either(shape)", past_the_caches)
+    kernels.instruction_set(
+        level, "adacof", either, "for shape in SHAPES: either(shape)", past_the_caches, VFIKIT_CHUNK=chunk
+    )
 
 
 @needs_kernels

@@ -13,11 +13,12 @@ from .kernels import needs_kernels, reads_peak_memory
 
 
 @needs_kernels
+@pytest.mark.parametrize("chunk", ["64", "128"])  # pixels: what processors with a small and a large L1 take
 @pytest.mark.parametrize("level", ["0", "1", "2"])
-def test_kernel_of_every_instruction_set(level: str) -> None:
+def test_kernel_of_every_instruction_set(level: str, chunk: str) -> None:
     past_the_caches = "check((1, 3, 241, 701, 5), 'cpu')"  # 51 MB of maps; the first plane alone is aligned
     more = "from tests.ops.test_dsepconv import test_nan_and_infinite_offsets as check, torch"
-    kernels.instruction_set(level, "dsepconv", past_the_caches, more, "check(torch.float32, 'cpu')")
+    kernels.instruction_set(level, "dsepconv", past_the_caches, more, "check(torch.float32, 'cpu')", VFIKIT_CHUNK=chunk)
 
 
 @needs_kernels

@@ -1,16 +1,19 @@
-// Sampling at free taps forward, float32. Memory bounds it, so the order of things is that of the caches: a chunk of pixels takes all
-// its taps while the part of the frame that they read stays in L1, and meanwhile the maps of a chunk soon to come are
-// fetched into L2, evenly: F * F * 3 map streams defeat the processor's own prefetcher, and fetches in a row get lost.
+// Sampling at free taps forward, float32. Memory bounds it, so the order of things is that of the caches: a chunk of
+// pixels takes all its taps while the part of the frame that they read stays in L1, and meanwhile the maps of a chunk
+// soon to come are fetched into L2, evenly: F * F * 3 map streams defeat the processor's own prefetcher, and fetches in a
+// row get lost.
 #pragma once
+
+#include <unistd.h>
 
 #include "taps_layout.h"
 
 namespace vfikit {
 namespace taps {
 
-constexpr int CHUNK = 64;         // output pixels, flat
-constexpr int AHEAD = 2 * CHUNK;  // how far maps are fetched
-constexpr int GROUP = 5;          // taps
+constexpr int CHUNK = 128;  // output pixels, flat, at most: half as many where L1 is small
+constexpr int AHEAD = 128;  // how far maps are fetched, in pixels
+constexpr int GROUP = 5;    // taps
 constexpr double CACHE = 32 << 20;  // bytes; maps of more sweep the caches
 
 // Running sums of a pixel: for few channels both neighbours of a row side by side, one load each.
@@ -29,24 +32,25 @@ struct Sum {
 template <int BYTES, int B>
 constexpr int PIXELS = BYTES == 64 ? 8 : (B >= 16 ? 2 : (BYTES == 32 && B < 8 ? 8 : 4));
 
-// Where one tap reads for a chunk: the packed upper left neighbour (its first float) and the four factors.
+// Where one tap reads for a chunk of SIZE pixels: the packed upper left neighbour (its first float), the four factors.
+template <int SIZE>
 struct alignas(64) Reads {
-    float above_left[CHUNK], above_right[CHUNK], below_left[CHUNK], below_right[CHUNK];
-    int32_t index[CHUNK];
+    float above_left[SIZE], above_right[SIZE], below_left[SIZE], below_right[SIZE];
+    int32_t index[SIZE];
 };
 
 // The two axes and the places of a chunk's pixels.
-template <int BYTES>
+template <int BYTES, int SIZE>
 struct Grid : Axes<BYTES> {
-    alignas(64) int32_t row[CHUNK], column[CHUNK];
+    alignas(64) int32_t row[SIZE], column[SIZE];
     explicit Grid(const Shape& s) : Axes<BYTES>(s) {}
 };
 
 // `ahead` is where the tap's maps to be fetched meanwhile begin. Here offset_j and, on the taps' diagonal, the maps of F
 // rows are; `gather` fetches the other two.
-template <class Op, int BYTES, int B, bool WHOLE>
-VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count,
-                                 int64_t ahead, Reads& reads) {
+template <class Op, int BYTES, int B, bool WHOLE, int SIZE>
+VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES, SIZE>& grid, int64_t tap, int64_t start, int count,
+                                 int64_t ahead, Reads<SIZE>& reads) {
     constexpr int N = BYTES / 4;
     typedef Vec<float, N> V;
     typedef Vec<int32_t, N> I;
@@ -78,8 +82,8 @@ VFIKIT_INLINE void prepare_chunk(const Job& job, const Grid<BYTES>& grid, int64_
 }
 
 // Pixel K of those from `reads` on.
-template <int K, int BYTES, int B>
-VFIKIT_INLINE void read(const float* above, const float* below, const Reads& r, int p, Sum<BYTES, B>& sum) {
+template <int K, int BYTES, int B, int SIZE>
+VFIKIT_INLINE void read(const float* above, const float* below, const Reads<SIZE>& r, int p, Sum<BYTES, B>& sum) {
     constexpr int L = LANES<BYTES, B>;
     typedef Vec<float, L> V;
     int64_t both;  // two indices a load
@@ -105,21 +109,21 @@ VFIKIT_INLINE void read(const float* above, const float* below, const Reads& r, 
     }
 }
 
-template <int BYTES, int B, int... K>
-VFIKIT_INLINE void read_all(const float* above, const float* below, const Reads& reads, int p, Sum<BYTES, B>* sum,
-                            std::integer_sequence<int, K...>) {
+template <int BYTES, int B, int SIZE, int... K>
+VFIKIT_INLINE void read_all(const float* above, const float* below, const Reads<SIZE>& reads, int p,
+                            Sum<BYTES, B>* sum, std::integer_sequence<int, K...>) {
     (read<K, BYTES, B>(above, below, reads, p, sum[K]), ...);
 }
 
 // G taps of a chunk.
-template <class Op, int BYTES, int B, int G, bool WHOLE>
-VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, int64_t start, int count, int64_t ahead,
-                          float* sums) {
+template <class Op, int BYTES, int B, int G, bool WHOLE, int SIZE>
+VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES, SIZE>& grid, int64_t tap, int64_t start, int count,
+                          int64_t ahead, float* sums) {
     constexpr int N = PIXELS<BYTES, B>;
     typedef Sum<BYTES, B> V;
     const int64_t step = job.step, row = job.s.pitch() * B;
     const float *above = job.packed + job.s.base() * B, *below = above + row;  // pixels (0, 0) and (1, 0)
-    Reads reads[G];
+    Reads<SIZE> reads[G];
     for (int g = 0; g < G; ++g)
         prepare_chunk<Op, BYTES, B, WHOLE>(job, grid, tap + g, start, count, ahead + g * step, reads[g]);
     for (int p = 0; p < count; p += N) {
@@ -136,55 +140,69 @@ VFIKIT_INLINE void gather(const Job& job, const Grid<BYTES>& grid, int64_t tap, 
 }
 
 // `past`: the output goes past the caches, which the maps sweep before it is read.
-template <int BYTES, int B>
+template <int BYTES, int B, int SIZE>
 VFIKIT_INLINE void finish(const Job& job, int64_t start, int count, bool past, const float* sums) {
     for (int b = 0; b < B && job.first + b < job.s.channels; ++b) {
         float* to = job.output + (job.first + b) * job.s.pixels() + start;
         const float* from = sums + b;
-        alignas(64) float line[CHUNK];
+        alignas(64) float line[SIZE];
         for (int p = 0; p < count; ++p)
             if constexpr (B == 1) line[p] = (from[4 * p] + from[4 * p + 1]) + (from[4 * p + 2] + from[4 * p + 3]);
             else if constexpr (B <= 4) line[p] = from[8 * p] + from[8 * p + B];
             else line[p] = from[B * p];
-        if (past && count == CHUNK && reinterpret_cast<uintptr_t>(to) % 64 == 0)
-            for (int p = 0; p < CHUNK; p += BYTES / 4) stream(to + p, load<Vec<float, BYTES / 4>>(line + p));
+        if (past && count == SIZE && reinterpret_cast<uintptr_t>(to) % 64 == 0)
+            for (int p = 0; p < SIZE; p += BYTES / 4) stream(to + p, load<Vec<float, BYTES / 4>>(line + p));
         else
             for (int p = 0; p < count; ++p) to[p] = line[p];
     }
 }
 
-// Output pixels [start, end), `start` a multiple of CHUNK.
-template <class Op, int BYTES, int B>
+// Output pixels [start, end), `start` a multiple of CHUNK, SIZE at once.
+template <class Op, int BYTES, int B, int SIZE>
 VFIKIT_INLINE void forward_part(const Job& job, int64_t start, int64_t end) {
     const Shape& s = job.s;
     Job chunk = job;
-    alignas(64) float sums[CHUNK * WIDTH<B>];
-    Grid<BYTES> grid(s);
+    alignas(64) float sums[SIZE * WIDTH<B>];
+    Grid<BYTES, SIZE> grid(s);
     const bool past = 12.0 * s.batch * s.taps() * s.pixels() >= CACHE;
-    for (int64_t at = start; at < end; at += CHUNK) {
-        const int count = static_cast<int>(end - at < CHUNK ? end - at : CHUNK);
-        locate<CHUNK>(s, at, count, grid.row, grid.column);
-        if (job.planes) lay_out(job, at, count, CHUNK, chunk);
+    for (int64_t at = start; at < end; at += SIZE) {
+        const int count = static_cast<int>(end - at < SIZE ? end - at : SIZE);
+        locate<SIZE>(s, at, count, grid.row, grid.column);
+        if (job.planes) lay_out(job, at, count, SIZE, chunk);
         int64_t t = 0;
         for (; t + GROUP <= s.taps(); t += GROUP) {
             const int64_t ahead = job.planes ? 0 : t * s.pixels() + at + AHEAD;
-            if (count == CHUNK) gather<Op, BYTES, B, GROUP, true>(chunk, grid, t, at, CHUNK, ahead, sums);
+            if (count == SIZE) gather<Op, BYTES, B, GROUP, true>(chunk, grid, t, at, SIZE, ahead, sums);
             else gather<Op, BYTES, B, GROUP, false>(chunk, grid, t, at, count, ahead, sums);
         }
         for (; t < s.taps(); ++t) {
             const int64_t ahead = job.planes ? 0 : t * s.pixels() + at + AHEAD;
             gather<Op, BYTES, B, 1, false>(chunk, grid, t, at, count, ahead, sums);
         }
-        finish<BYTES, B>(job, at, count, past, sums);
+        finish<BYTES, B, SIZE>(job, at, count, past, sums);
     }
     if (past) arrive();
+}
+
+// Whether chunks take half as many pixels: what they read and prepare is to stay in L1, which has 32 KiB or 48.
+// VFIKIT_CHUNK says it instead, so that tests reach both.
+inline bool half_chunks() {
+    const char* pixels = getenv("VFIKIT_CHUNK");
+    if (pixels && *pixels) return atoi(pixels) < CHUNK;
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+    static const bool small = sysconf(_SC_LEVEL1_DCACHE_SIZE) < 48 << 10;
+    return small;
+#else
+    return true;
+#endif
 }
 
 // forward_part of an op for each block of channels, and `forward_kernel(block)`, which picks one.
 #define VFIKIT_FORWARD_OF(Op, B)                                                                                  \
     template <int BYTES>                                                                                          \
     VFIKIT_INLINE void forward_##B(const Job& job, int64_t start, int64_t end) {                                  \
-        forward_part<Op, BYTES, B>(job, start, end);                                                              \
+        if (half_chunks()) forward_part<Op, BYTES, B, CHUNK / 2>(job, start, end);                                \
+        else forward_part<Op, BYTES, B, CHUNK>(job, start, end);                                                  \
     }                                                                                                             \
     VFIKIT_DISPATCH(forward_block_##B, forward_##B, (const Job& job, int64_t start, int64_t end), (job, start, end))
 #define VFIKIT_FORWARD(Op)                                                                                        \
@@ -216,7 +234,7 @@ inline int64_t channels_at_once(const Shape& s, int64_t left, int64_t passes) {
 // parts for all threads.
 inline int64_t part_size(const Shape& s, int64_t threads) {
     const int64_t chunks = s.pixels() / (8 * threads * CHUNK);
-    return CHUNK * (chunks < 8 ? 8 : chunks < 512 ? chunks : 512);
+    return CHUNK * (chunks < 4 ? 4 : chunks < 256 ? chunks : 256);
 }
 
 // `last`: the taps of a pixel lie side by side in the maps.
