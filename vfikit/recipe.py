@@ -36,6 +36,7 @@ def run(main: Callable[[Config], None], config_type: type[Config]) -> None:
 
     config = tyro.cli(config_type, description=sys.modules[main.__module__].__doc__)
     keep_freed_memory()
+    os.environ.setdefault("MKL_CBWR", "AUTO")  # else MKL's sums, and so what a resumed run makes, can differ by chance
     torch.set_flush_denormal(True)  # slow, and the softmax of a trained net makes many
     try:
         check_values(config)

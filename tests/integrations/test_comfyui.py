@@ -117,7 +117,7 @@ def test_fill_holes(package: ModuleType, weights: dict[str, str], crop: int, cou
     network = checkpoints.load(weights["e2fgvi-hq"])
     frames, masks = images.movedim(-1, 1)[None], mask[None, :, None]
     expected = network.inpaint(frames, masks, dilation=1, crop=None if crop < 0 else crop)
-    assert (result - expected[0].movedim(1, -1)).abs().max() < 1e-5
+    assert (result - expected[0].movedim(1, -1)).abs().max() < 1e-4  # the node streams: other sums, rounded otherwise
     outside = torch.ones(32, 48, dtype=torch.bool)
     outside[7:17, 19:31] = False
     assert torch.equal(result[:, outside], images[:, outside])
