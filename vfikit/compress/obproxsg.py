@@ -123,7 +123,7 @@ def lambda_for(params: Iterable[Tensor], lr: float, steps: int, keep: float) -> 
         raise ValueError(f"lambda_for: keep {keep}, lr {lr}, steps {steps}, expected 0 < keep <= 1, lr > 0, steps > 0")
     sizes = torch.cat([x.detach().abs().flatten().float().cpu() for x in params if x.ndim > 1]).numpy()
     rank = int((1 - keep) * (len(sizes) - 1))
-    sizes.partition(rank)  # in place: of a large network, sorting takes a minute and gigabytes
+    sizes.partition(rank)  # in place: sorting those of a large network takes a minute
     return float(sizes[rank]) / (lr * steps)
 
 
